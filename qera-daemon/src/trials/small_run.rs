@@ -60,8 +60,9 @@ pub(crate) fn shard(number: usize) -> Vec<u8> {
     file(&tensors, 1.0 + number as f32)
 }
 
-/// Settings of a run in a folder that holds `checkpoint` and `activations`; more are TOML.
-pub(crate) fn settings(folder: &Path, more: &str) -> Settings {
+/// Settings of a run in a folder that holds `checkpoint` and `activations`; more are TOML. They ask
+/// what lies in the folder, which a disk that fails does not say.
+pub(crate) fn settings(folder: &Path, more: &str) -> Result<Settings, Fatal> {
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let text = format!(
         "checkpoint = {:?}\nwatch = {:?}\nout = {:?}\nblock-size = 4\nthreads = 1\n{more}",
@@ -69,12 +70,12 @@ pub(crate) fn settings(folder: &Path, more: &str) -> Settings {
         in_folder("activations"),
         in_folder("out"),
     );
-    Settings::from_toml(&text).unwrap()
+    Settings::from_toml(&text)
 }
 
 /// One run.
 pub(crate) fn run_once(folder: &Path, more: &str) -> Result<Exit, Fatal> {
-    let settings = settings(folder, &format!("once = true\nrank = 2\n{more}"));
+    let settings = settings(folder, &format!("once = true\nrank = 2\n{more}"))?;
     run(&settings, &mut Reporter::new(LogFormat::Text))
 }
 

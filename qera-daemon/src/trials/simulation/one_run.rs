@@ -69,7 +69,6 @@ impl OneRun {
         mut act: impl FnMut(&mut Image) -> String + Send,
     ) -> Ended {
         let begun = Turns::begin(self.seed);
-        let settings = settings(disk.root(), &self.options);
         let stopping = Arc::new(AtomicBool::new(false));
         let (mut deeds, mut told) = (Vec::new(), None);
         let log: Arc<Mutex<String>> = Arc::default();
@@ -90,7 +89,10 @@ impl OneRun {
                 });
                 end
             });
-            let run = || run_quietly(&settings, Arc::clone(&stopping), Arc::clone(&log));
+            let run = || {
+                let settings = settings(disk.root(), &self.options)?;
+                run_quietly(&settings, Arc::clone(&stopping), Arc::clone(&log))
+            };
             let ended = catch_unwind(AssertUnwindSafe(run));
             drop(user);
             ended.ok()
