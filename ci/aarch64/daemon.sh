@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole daemon on 64-bit ARM, emulated, against this machine's: all 28 layers and 4,096 tokens
-# of the fixture. What the emulated daemon published is replayed by this machine's (verify --replay),
-# and the errors of each layer are compared.
+# of the fixture. What the emulated daemon published is replayed by this machine's (verify
+# --replay), and the errors of each layer are compared.
 #
 #     ci/aarch64/daemon.sh DAEMON WORK EMULATOR     DAEMON: built for ARM; WORK: is made anew
 set -euo pipefail
