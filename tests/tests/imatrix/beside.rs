@@ -77,7 +77,11 @@ fn once_it_stands_in_for_what_no_row_fed_and_is_replaced() {
     assert!(stand_in.get("error").is_none());
     let readme = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
     let both = "3 of 3 layers corrected (2 by method `exact` from rows, 1 by method `approx` from an imatrix) for";
-    for words in [both, "1 of the corrected layers", "relative to the squared output"] {
+    for words in [
+        both,
+        "1 of the corrected layers",
+        "relative to the squared output",
+    ] {
         assert!(readme.contains(words), "'{words}' is not in:\n{readme}");
     }
     expect(
