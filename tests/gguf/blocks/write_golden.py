@@ -20,20 +20,21 @@ EXPONENTS = {
     "IQ2_XS": (1,), "IQ3_XXS": (1,), "IQ1_S": (1,), "IQ4_NL": (1,), "IQ3_S": (1,), "IQ2_S": (1,), "IQ4_XS": (1,),
     "IQ1_M": (55,), "TQ1_0": (53,), "TQ2_0": (65,), "MXFP4": (0,), "NVFP4": (), "Q1_0": (1,), "Q2_0": (1,),
 }  # fmt: skip
-HEAD = """//! Digests of what Python's `gguf` 0.19 reads in blocks, of `Q1_0` and `Q2_0` what ggml does:
-//! written by `tests/gguf/blocks/write_golden.py`.
+HEAD = """//! Digests of what Python's `gguf` 0.19 decodes from blocks (for `Q1_0` and `Q2_0`: what ggml
+//! does), written by `tests/gguf/blocks/write_golden.py`.
 
 use crate::formats::gguf::block_type::BlockType;
 
-/// Blocks of each type; their bytes are those of SplitMix64, whose seed is the type's number.
+/// The number of blocks of each type. Their bytes are from SplitMix64, seeded with the type's
+/// number.
 pub(super) const BLOCKS: usize = {blocks};
 
-/// A type and what is read in its blocks.
+/// A type, and the digest of its decoded blocks.
 pub(super) struct Golden {{
     pub(super) of: BlockType,
-    /// Bytes of a block whose second highest bit is cleared, so that every number is finite.
+    /// The bytes of a block whose second highest bit is cleared, so that every number is finite.
     pub(super) exponents: &'static [usize],
-    /// BLAKE3 of the f32, in little-endian bytes.
+    /// BLAKE3 of the decoded numbers, as little-endian f32.
     pub(super) digest: &'static str,
 }}
 
