@@ -129,7 +129,7 @@ stage_report() {
     tests/report/run.sh
 }
 
-stage_vllm() { # outside of the gate: 5.5 GB of packages, and ten minutes
+stage_vllm() { # outside of the gate: 5.5 GB of packages, and a quarter of an hour
     tests/vllm/live/run.sh
 }
 
