@@ -41,9 +41,11 @@ stage_test() { # the command of README.md
     cargo test --workspace --release
 }
 
-stage_test_long() { # every test binary that has a long form: its sources name the module `tier`
+# Every test binary that has a long form: its sources name the module `tier`. That of tests/cuda is
+# of the stage `cuda`.
+stage_test_long() {
     local binaries
-    mapfile -t binaries < <(grep -rl 'tier::' tests/tests | cut -d / -f 3 | sed 's/\.rs$//' | sort -u)
+    mapfile -t binaries < <(grep -rl 'tier::' tests/tests | cut -d / -f 3 | sed 's/\.rs$//' | grep -vx cuda | sort -u)
     [ "${#binaries[@]}" -gt 0 ] || return 1 # without a name cargo would run all of them
     QERA_TEST_TIER=long cargo test -p qera-tests --release "${binaries[@]/#/--test=}"
 }
