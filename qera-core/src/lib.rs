@@ -16,8 +16,8 @@
 //! 4. [`packed`]: how a symmetric matrix lies in half the memory.
 //! 5. [`quantize`]: W~ itself, as numbers and packed, rounded to nearest or by what its error
 //!    costs.
-//! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with
-//!    its derivation.
+//! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a module, each
+//!    with its derivation.
 //! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with
 //!    an honest report.
 //!
@@ -25,6 +25,10 @@
 //!
 //! Beside them [`pseudo_random`]: the one fixed sequence that starting blocks and samples are drawn
 //! from.
+//!
+//! Each routine is explained by the module that it comes from: derivation, cost, error bound and
+//! source. Its own page has shapes, memory, errors and an example. What is re-exported one level up
+//! is the same item.
 //!
 //! # Conventions
 //! Row vectors, as in the paper: y = x W, W is m x n with m = in_features and n = out_features, R
@@ -64,4 +68,4 @@ pub mod statistics;
 /// The example of the README, run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-pub struct Readme;
+struct Readme;

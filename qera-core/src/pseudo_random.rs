@@ -66,6 +66,8 @@ impl SplitMix64 {
     /// use qera_core::pseudo_random::SplitMix64;
     /// let mut sequence = SplitMix64::new(0);
     /// assert_eq!([0, 1, 2].map(SplitMix64::nth), [(); 3].map(|()| sequence.next_bits()));
+    /// let mut from_the_second = SplitMix64::new(SplitMix64::GAMMA);
+    /// assert_eq!(SplitMix64::nth(1), from_the_second.next_bits());
     /// ```
     #[must_use]
     pub const fn nth(index: u64) -> u64 {

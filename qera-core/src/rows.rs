@@ -43,6 +43,7 @@ impl<'a> Rows<'a> {
     /// use qera_core::rows::{Rows, ShapeError};
     /// let rows = Rows::new(&[1.0, 2.0, 3.0, 4.0], 2)?;
     /// assert_eq!((rows.len(), rows.in_features()), (2, 2));
+    /// assert!(Rows::new(&[], 2)?.is_empty());
     /// assert_eq!(Rows::new(&[1.0, 2.0, 3.0], 2).unwrap_err(), ShapeError::Length { values: 3, in_features: 2 });
     /// # Ok::<(), ShapeError>(())
     /// ```

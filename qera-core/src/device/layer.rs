@@ -188,6 +188,30 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
     ///
     /// # Errors
     /// As [`exact`](Self::exact).
+    ///
+    /// ```
+    /// use qera_core::device::{
+    ///     DeviceLayer, DeviceRows, LayerMemory, sketched_layer_numbers, sketched_layer_workspace,
+    /// };
+    /// const M: usize = 3; // inputs
+    /// const N: usize = 2; // outputs
+    /// const K: usize = 1; // rank
+    /// const KEPT: usize = 2; // rows of the sketch
+    /// const NUMBERS: usize = sketched_layer_numbers(M, N, K, KEPT);
+    /// const WIDE: usize = sketched_layer_workspace(N, K, KEPT);
+    /// let error = [0.1_f32, 0.0, -0.1, 0.0, 0.2, 0.0]; // E by columns
+    /// let mut memory = LayerMemory::<NUMBERS, WIDE>::new();
+    /// let mut layer = DeviceLayer::<_, M, N, K>::sketched::<KEPT, NUMBERS, WIDE>(
+    ///     &mut memory,
+    ///     |first, columns| columns.copy_from_slice(&error[first * M..][..columns.len()]),
+    /// )?;
+    /// layer.feed(DeviceRows::F32(&[1.0, 0.0, -1.0, 0.5, 1.0, 0.5]))?;
+    /// // d = x E: (0.2, 0) and (0, 0.2), of which rank 1 repairs one.
+    /// let correction = layer.finish()?;
+    /// assert!((correction.error_without - 0.04).abs() < 1e-6);
+    /// assert!((correction.error_with - 0.02).abs() < 1e-6);
+    /// # Ok::<(), qera_core::device::DeviceError>(())
+    /// ```
     pub fn sketched<const KEPT: usize, const NUMBERS: usize, const WIDE: usize>(
         buffer: &'b mut LayerMemory<NUMBERS, WIDE>,
         error: F,
@@ -242,6 +266,25 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
     ///
     /// # Errors
     /// As [`feed`](Self::feed).
+    ///
+    /// ```
+    /// use qera_core::device::{
+    ///     DEVICE_BLOCK, DeviceLayer, DeviceProgress, DeviceRows, LayerMemory, SENT_OF,
+    ///     exact_layer_numbers, exact_layer_workspace,
+    /// };
+    ///
+    /// const NUMBERS: usize = exact_layer_numbers(1, 1, 1);
+    /// const WIDE: usize = exact_layer_workspace(1, 1);
+    /// let mut memory = LayerMemory::<NUMBERS, WIDE>::new();
+    /// let mut layer = DeviceLayer::<_, 1, 1, 1>::exact(&mut memory, |_, e| e.fill(0.5))?;
+    /// let mut sent = 0;
+    /// let rows = DeviceRows::F32(&[1.0; 3 * DEVICE_BLOCK]);
+    /// layer.feed_sending(rows, &mut |rows| sent += rows.len())?;
+    /// assert_eq!((sent, SENT_OF), (DEVICE_BLOCK, 16)); // the first block of sixteen
+    /// let DeviceProgress { rows, waiting, given_away } = layer.progress();
+    /// assert_eq!((rows, waiting, given_away), (24, 0, 8));
+    /// # Ok::<(), qera_core::device::DeviceError>(())
+    /// ```
     pub fn feed_sending(
         &mut self,
         rows: DeviceRows<'_>,

@@ -17,7 +17,10 @@
 //! [`reconstruct_narrow`]: crate::reconstruct::reconstruct_narrow
 //!
 //! ```
-//! use qera_core::device::{DeviceLayer, DeviceRows, LayerMemory, exact_layer_numbers, exact_layer_workspace};
+//! use qera_core::device::{
+//!     DeviceCorrection, DeviceLayer, DeviceRows, LayerMemory, exact_layer_numbers,
+//!     exact_layer_workspace,
+//! };
 //! use qera_core::quantize::Mxint;
 //!
 //! const M: usize = 4; // inputs
@@ -35,8 +38,9 @@
 //! layer.feed(DeviceRows::F32(&[1.0, 0.5, -0.2, 0.1, 0.9, 0.4, 0.3, -0.1]))?;
 //! layer.feed(DeviceRows::Int8 { values: &[90, -30, 10, 5], scale: 0.01 })?;
 //! assert_eq!(layer.progress().rows, 3);
-//! let correction = layer.finish()?; // y = x (W~ + A B)
-//! assert!(correction.error_with < 0.2 * correction.error_without);
+//! let DeviceCorrection { a, b, error_without, error_with, .. } = layer.finish()?;
+//! assert_eq!((a.len(), b.len()), (M * K, K * N)); // y = x (W~ + A B)
+//! assert!(error_with < 0.2 * error_without);
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 

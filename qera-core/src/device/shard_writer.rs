@@ -71,14 +71,16 @@ impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
     /// [`ShardError::Name`].
     ///
     /// ```
-    /// use qera_core::device::ShardWriter;
+    /// use qera_core::device::{ShardError, ShardWriter};
     /// use qera_core::{rows::Rows, statistics::NarrowAutocorrelation};
     /// let (mut packed, mut header, mut sent) = ([0.0; 3], [0; 512], 0);
     /// let mut sums = NarrowAutocorrelation::new(&mut packed, 2)?;
     /// sums.update(&Rows::new(&[1.0, 2.0], 2)?)?;
-    /// let mut writer = ShardWriter::new("layers.0.q_proj", "board-7", 0, &mut header, |bytes: &[u8]| sent += bytes.len())?;
+    /// let send = |bytes: &[u8]| sent += bytes.len();
+    /// let mut writer = ShardWriter::new("layers.0.q_proj", "board-7", 0, &mut header, send)?;
     /// writer.sums(&mut sums)?;
     /// assert_eq!((writer.sequence(), sums.weight()), (1, 0.0));
+    /// assert_eq!(writer.sums(&mut sums), Err(ShardError::NoRows)); // they were sent
     /// assert_eq!(sent % 8, 4); // header, number of rows, three sums
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```

@@ -16,6 +16,11 @@ pub enum FloatDtype {
 
 impl FloatDtype {
     /// Says how many bytes a number takes.
+    ///
+    /// ```
+    /// use qera_core::dtype::FloatDtype;
+    /// assert_eq!((FloatDtype::F32.size_bytes(), FloatDtype::Bf16.size_bytes()), (4, 2));
+    /// ```
     #[must_use]
     pub const fn size_bytes(self) -> usize {
         match self {

@@ -3,6 +3,12 @@
 
 /// The largest |x| of an activation, 2^57: the f32 sum of 4096 products of two such numbers is at
 /// most 2^126, so finite.
+///
+/// ```
+/// use qera_core::{dtype::MAGNITUDE_MAX, rows::Rows};
+/// assert!(Rows::new(&[MAGNITUDE_MAX], 1).is_ok());
+/// assert!(Rows::new(&[MAGNITUDE_MAX.next_up()], 1).is_err());
+/// ```
 pub const MAGNITUDE_MAX: f32 = 144_115_188_075_855_872.0;
 
 /// All bits but the sign.

@@ -6,7 +6,16 @@ use super::float_dtype::FloatDtype;
 /// 2^112, which takes the exponent's bias from f16's 15 to f32's 127.
 const F16_TO_F32: f32 = f32::from_bits((127 + 112) << 23);
 
-/// Widens as many numbers as `out` has; the caller has checked the lengths.
+/// Widens as many numbers as `out` has; the caller has checked the lengths. Bytes that are missing
+/// leave the rest of `out` as it was. No number is checked, which is the work of
+/// [`decode_rows`](super::decode_rows).
+///
+/// ```
+/// use qera_core::dtype::{FloatDtype, widen};
+/// let mut out = [0.0; 2];
+/// widen(&[0x80, 0x3f, 0x00, 0xc0], FloatDtype::Bf16, &mut out);
+/// assert_eq!(out, [1.0, -2.0]);
+/// ```
 #[inline]
 pub fn widen(bytes: &[u8], dtype: FloatDtype, out: &mut [f32]) {
     match dtype {

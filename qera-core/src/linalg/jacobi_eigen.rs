@@ -105,7 +105,7 @@ pub const fn jacobi_eigen_workspace_len(n: usize) -> usize {
 /// [`NoConvergence`](JacobiEigenError::NoConvergence) the outputs hold the last iterate.
 ///
 /// # Numerics
-/// Backward error of a small multiple of `n eps ||A||`; see the head of the file for small
+/// Backward error of a small multiple of `n eps ||A||`; see [the module](self) for small
 /// eigenvalues. Entries are scaled by a power of two first, so no product overflows. Signs of the
 /// vectors, and the basis of a multiple eigenvalue, are free.
 ///
@@ -119,11 +119,14 @@ pub const fn jacobi_eigen_workspace_len(n: usize) -> usize {
 /// # Example
 /// ```
 /// use nalgebra::DMatrixViewMut;
-/// use qera_core::linalg::{JACOBI_MAX_SWEEPS, jacobi_eigen};
+/// use qera_core::linalg::{
+///     JACOBI_MAX_SWEEPS, JacobiEigenReport, jacobi_eigen, jacobi_eigen_workspace_len,
+/// };
 ///
 /// let mut a = [2.0, 1.0, 1.0, 2.0];
-/// let (mut values, mut vectors, mut workspace) = ([0.0; 2], [0.0; 4], [0.0; 4]);
-/// jacobi_eigen(
+/// let (mut values, mut vectors) = ([0.0; 2], [0.0; 4]);
+/// let mut workspace = [0.0; jacobi_eigen_workspace_len(2)];
+/// let JacobiEigenReport { sweeps, residual } = jacobi_eigen(
 ///     DMatrixViewMut::from_slice(&mut a, 2, 2),
 ///     &mut values,
 ///     DMatrixViewMut::from_slice(&mut vectors, 2, 2),
@@ -131,6 +134,7 @@ pub const fn jacobi_eigen_workspace_len(n: usize) -> usize {
 ///     JACOBI_MAX_SWEEPS,
 /// )?;
 /// assert!((values[0] - 3.0).abs() < 1e-15 && (values[1] - 1.0).abs() < 1e-15);
+/// assert!(sweeps == 2 && residual < 1e-15);
 /// # Ok::<(), qera_core::linalg::JacobiEigenError>(())
 /// ```
 pub fn jacobi_eigen(

@@ -123,7 +123,7 @@ pub const fn jacobi_svd_workspace_len(columns: usize) -> usize {
 /// hold the last iterate.
 ///
 /// # Numerics
-/// High relative accuracy, see the head of the file. Rank-deficient input is fine: a column of `U`
+/// High relative accuracy, see [the module](self). Rank-deficient input is fine: a column of `U`
 /// whose singular value is exactly zero is exactly zero too (nothing is invented), the others are
 /// orthonormal to `sqrt(rows) cols eps`. Signs, and the basis of a multiple singular value, are
 /// free.
@@ -139,19 +139,26 @@ pub const fn jacobi_svd_workspace_len(columns: usize) -> usize {
 /// # Example
 /// ```
 /// use nalgebra::DMatrixViewMut;
-/// use qera_core::linalg::{JACOBI_MAX_SWEEPS, jacobi_svd};
+/// use qera_core::linalg::{
+///     JACOBI_MAX_SWEEPS, JacobiSvdError, JacobiSvdReport, Shape, ShapeMismatch, jacobi_svd,
+///     jacobi_svd_workspace_len,
+/// };
 ///
 /// // Columns (3, 4, 0) and (0, 0, 2).
 /// let mut a = [3.0, 4.0, 0.0, 0.0, 0.0, 2.0];
-/// let (mut sigma, mut v, mut workspace) = ([0.0; 2], [0.0; 4], [0.0; 2]);
-/// jacobi_svd(
-///     DMatrixViewMut::from_slice(&mut a, 3, 2),
-///     &mut sigma,
-///     DMatrixViewMut::from_slice(&mut v, 2, 2),
-///     &mut workspace,
-///     JACOBI_MAX_SWEEPS,
-/// )?;
-/// assert_eq!(sigma, [5.0, 2.0]);
+/// let (mut sigma, mut v) = ([0.0; 2], [0.0; 4]);
+/// let mut workspace = [0.0; jacobi_svd_workspace_len(2)];
+/// let mut decompose = |sigma: &mut [f64]| {
+///     let a = DMatrixViewMut::from_slice(&mut a, 3, 2);
+///     let v = DMatrixViewMut::from_slice(&mut v, 2, 2);
+///     jacobi_svd(a, sigma, v, &mut workspace, JACOBI_MAX_SWEEPS)
+/// };
+/// let JacobiSvdReport { nonzero, .. } = decompose(&mut sigma)?;
+/// assert_eq!((sigma, nonzero), ([5.0, 2.0], 2));
+///
+/// let [expected, got] = [2, 3].map(|rows| Shape { rows, columns: 1 });
+/// let mismatch = ShapeMismatch { operand: "sigma", expected, got };
+/// assert_eq!(decompose(&mut [0.0; 3]), Err(JacobiSvdError::Shape(mismatch)));
 /// # Ok::<(), qera_core::linalg::JacobiSvdError>(())
 /// ```
 pub fn jacobi_svd(

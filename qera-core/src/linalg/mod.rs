@@ -1,4 +1,5 @@
-//! Dense linear algebra in lent memory: one routine per file.
+//! Dense linear algebra in lent memory: one routine a module, which opens with its derivation, cost
+//! and error bound.
 //!
 //! | routine | problem | cost (flops) | use it for |
 //! |---|---|---|---|
@@ -18,26 +19,31 @@
 //! lengths and finiteness are checked first, and each iteration is bounded and ends in an error
 //! that carries its count and residual.
 
-mod block_krylov;
-mod cholesky;
+pub mod block_krylov;
+pub mod cholesky;
 mod columns;
-mod jacobi_eigen;
-mod jacobi_svd;
+pub mod jacobi_eigen;
+pub mod jacobi_svd;
 mod lent;
 mod narrow;
-mod newton_schulz;
+pub mod newton_schulz;
 mod rotation;
 
+#[doc(inline)]
 pub use block_krylov::{
     BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, block_krylov, block_krylov_kept,
     block_krylov_workspace_len,
 };
+#[doc(inline)]
 pub use cholesky::{CholeskyError, cholesky};
+#[doc(inline)]
 pub use jacobi_eigen::{
     JacobiEigenError, JacobiEigenReport, jacobi_eigen, jacobi_eigen_workspace_len,
 };
+#[doc(inline)]
 pub use jacobi_svd::{JacobiSvdError, JacobiSvdReport, jacobi_svd, jacobi_svd_workspace_len};
 pub use lent::{Shape, ShapeMismatch, WorkspaceTooSmall};
+#[doc(inline)]
 pub use newton_schulz::{
     NewtonSchulzError, NewtonSchulzLimits, NewtonSchulzReport, newton_schulz,
     newton_schulz_workspace_len,

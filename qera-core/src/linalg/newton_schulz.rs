@@ -171,11 +171,14 @@ pub const fn newton_schulz_workspace_len(n: usize) -> usize {
 /// # Example
 /// ```
 /// use nalgebra::{DMatrixView, DMatrixViewMut};
-/// use qera_core::linalg::{NewtonSchulzLimits, newton_schulz};
+/// use qera_core::linalg::{
+///     NewtonSchulzLimits, NewtonSchulzReport, newton_schulz, newton_schulz_workspace_len,
+/// };
 ///
 /// let a = [5.0, 4.0, 4.0, 5.0]; // eigenvalues 9 and 1
-/// let (mut root, mut inverse_root, mut workspace) = ([0.0; 4], [0.0; 4], [0.0; 6]);
-/// newton_schulz(
+/// let (mut root, mut inverse_root) = ([0.0; 4], [0.0; 4]);
+/// let mut workspace = [0.0; newton_schulz_workspace_len(2)];
+/// let NewtonSchulzReport { iterations, residual } = newton_schulz(
 ///     DMatrixView::from_slice(&a, 2, 2),
 ///     DMatrixViewMut::from_slice(&mut root, 2, 2),
 ///     DMatrixViewMut::from_slice(&mut inverse_root, 2, 2),
@@ -183,6 +186,7 @@ pub const fn newton_schulz_workspace_len(n: usize) -> usize {
 ///     NewtonSchulzLimits::default(),
 /// )?;
 /// assert!((root[0] - 2.0).abs() < 1e-14 && (root[1] - 1.0).abs() < 1e-14);
+/// assert!(iterations < 10 && residual < 1e-8);
 /// # Ok::<(), qera_core::linalg::NewtonSchulzError>(())
 /// ```
 pub fn newton_schulz(

@@ -26,6 +26,12 @@ pub struct GridName(Grid);
 impl Grid {
     /// Returns the grid's name without its block size and the rest of its [`Display`](fmt::Display)
     /// text.
+    ///
+    /// ```
+    /// use qera_core::quantize::{Grid, GridName, Q4_0};
+    /// let name: GridName = Grid::Q4_0(Q4_0).name();
+    /// assert_eq!(name.to_string(), "q4-0");
+    /// ```
     #[must_use]
     pub const fn name(&self) -> GridName {
         GridName(*self)

@@ -57,6 +57,14 @@ impl Levels {
 }
 
 /// The levels that may be chosen for a block, those of nearest rounding first.
+///
+/// ```
+/// use qera_core::quantize::{Candidates, Grid, Levels, Mxint};
+/// let candidates: Candidates = Grid::Mxint(Mxint::new(4, 32)?).candidates(&[0.3, -1.7]);
+/// let choices: &[Levels] = candidates.as_slice();
+/// assert!(choices.len() <= Candidates::MOST && choices[0] == candidates.first());
+/// # Ok::<(), qera_core::quantize::GridError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidates {
     levels: [Levels; Self::MOST],

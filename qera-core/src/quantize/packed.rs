@@ -54,6 +54,7 @@ impl Grid {
     /// use qera_core::quantize::{Grid, Levels, Q4_0};
     /// let (grid, values) = (Grid::Q4_0(Q4_0), [1.75, -2.0, 0.5]);
     /// let levels = [Levels { step: 0.25, lowest: -8.0, highest: 7.0 }];
+    /// assert_eq!((grid.codes_len(1, 3), grid.scales_len(1, 3)), (18, 0));
     /// let (mut codes, mut out, mut found) = ([0; 18], [0.0; 3], levels);
     /// grid.encode(&values, &levels, 3, &mut codes, &mut [])?;
     /// assert_eq!(codes[..5], [0x00, 0x34, 0x8f, 0x80, 0x8a]); // 0.25 in f16; 15, 0 and 10

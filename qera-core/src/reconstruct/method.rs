@@ -18,6 +18,14 @@ pub enum StatisticKind {
 }
 
 /// The way in which the low-rank term is found.
+///
+/// ```
+/// use qera_core::reconstruct::{Method, StatisticKind};
+/// let with_r = Method::ALL.into_iter().filter(|method| method.needs_r());
+/// assert!(with_r.eq([Method::Exact]));
+/// assert_eq!(Method::Lqer.statistic_kind(), StatisticKind::BatchMaxMeanAbs);
+/// assert!(!Method::ZeroQuantV2.uses_rows() && !Method::WeightOnly.corrects());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// QERA-exact, theorem 1: the whole autocorrelation.
@@ -135,6 +143,11 @@ impl Method {
     }
 
     /// Whether the method shrinks R toward its diagonal, `R_a = (1 - a) R + a diag(R)`.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::Exact.shrinks() && !Method::Approx.shrinks());
+    /// ```
     #[must_use]
     pub const fn shrinks(self) -> bool {
         matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
@@ -142,6 +155,11 @@ impl Method {
 
     /// Whether the method's statistic can be computed with some of the rows left out. A maximum
     /// over batches cannot.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::LqerMean.can_leave_out() && !Method::Lqer.can_leave_out());
+    /// ```
     #[must_use]
     pub const fn can_leave_out(self) -> bool {
         !matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
@@ -149,6 +167,11 @@ impl Method {
 
     /// Whether the method's eigenvalues are in the unit of f = tr(R P P^T), so that the distance of
     /// a solve from its optimum is a share of f.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::Approx.gap_is_in_f() && !Method::ZeroQuantV2.gap_is_in_f());
+    /// ```
     #[must_use]
     pub const fn gap_is_in_f(self) -> bool {
         matches!(

@@ -8,7 +8,8 @@
 //! - [`Problem`] is what is known, checked once. [`Method`] names the ways to solve it. [`Report`]
 //!   says what was achieved.
 //! - [`reconstruct`] solves it by any method, by projection: no square root, no inverse, finite for
-//!   every input. [`reconstruct_exact`] is theorem 1 and the derivation, spelled out.
+//!   every input. [`reconstruct_exact`] is theorem 1; [`projection`] derives it, [`scaled`] the
+//!   others.
 //! - [`reconstruct_whitened`] is the paper's own route through `R^{1/2}` and a full SVD: what its
 //!   reader looks for, and the independent check of the projection. Both give the same `C` wherever
 //!   `R` is invertible.
@@ -50,30 +51,35 @@
 
 mod method;
 mod metric;
-mod narrow;
-mod objective;
+pub mod narrow;
+pub mod objective;
 mod problem;
-mod projection;
+pub mod projection;
 mod report;
-mod scaled;
-mod sketched;
-mod whitened;
+pub mod scaled;
+pub mod sketched;
+pub mod whitened;
 
 use nalgebra::DMatrixViewMut;
 
 pub use method::{Method, StatisticKind};
+#[doc(inline)]
 pub use narrow::{
     NarrowError, NarrowProblem, NarrowReport, NarrowRoom, narrow_columns_len, narrow_workspace_len,
     reconstruct_narrow,
 };
+#[doc(inline)]
 pub use objective::{OutputErrorError, output_error, output_error_workspace_len};
 pub use problem::{Problem, ProblemError, Statistic};
+#[doc(inline)]
 pub use projection::{ReconstructError, reconstruct_exact, reconstruct_workspace_len};
 pub use report::Report;
+#[doc(inline)]
 pub use sketched::{
     Shrinkage, SketchedError, SketchedReport, reconstruct_sketched, reconstruct_sketched_shrunk,
     sketched_workspace_len,
 };
+#[doc(inline)]
 pub use whitened::{RootMethod, WhitenedError, reconstruct_whitened, whitened_workspace_len};
 
 /// Reconstructs by any method: the solve is the method's, the report is under the problem's own

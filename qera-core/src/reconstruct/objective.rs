@@ -72,18 +72,22 @@ pub const fn output_error_workspace_len(in_features: usize) -> usize {
 /// # Example
 /// ```
 /// use nalgebra::DMatrixView;
-/// use qera_core::reconstruct::{Problem, Statistic, output_error};
+/// use qera_core::linalg::WorkspaceTooSmall;
+/// use qera_core::reconstruct::{
+///     OutputErrorError, Problem, Statistic, output_error, output_error_workspace_len,
+/// };
 ///
 /// let error = [1.0, 2.0]; // 2 x 1
-/// let problem = Problem::new(DMatrixView::from_slice(&error, 2, 1), Statistic::Diagonal(&[1.0, 4.0]), 1)?;
+/// let error = DMatrixView::from_slice(&error, 2, 1);
+/// let problem = Problem::new(error, Statistic::Diagonal(&[1.0, 4.0]), 1)?;
 /// let (a, b) = ([0.0, 2.0], [1.0]);
-/// let f = output_error(
-///     &problem,
-///     DMatrixView::from_slice(&a, 2, 1),
-///     DMatrixView::from_slice(&b, 1, 1),
-///     &mut [0.0; 32],
-/// )?;
-/// assert_eq!(f, 1.0); // of 17 without
+/// let (a, b) = (DMatrixView::from_slice(&a, 2, 1), DMatrixView::from_slice(&b, 1, 1));
+/// let mut workspace = [0.0; output_error_workspace_len(2)];
+/// assert_eq!(output_error(&problem, a, b, &mut workspace)?, 1.0); // of 17 without
+///
+/// let short = WorkspaceTooSmall { needed: 32, lent: 3 };
+/// let refused = output_error(&problem, a, b, &mut [0.0; 3]);
+/// assert_eq!(refused, Err(OutputErrorError::Workspace(short)));
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub fn output_error(

@@ -13,7 +13,7 @@
 //! dead channel, fewer tokens than channels) the minimiser is not unique; this one is `E` times a
 //! projector, so `||C|| <= ||E||` and it stays finite, where the inverse root amplifies noise
 //! without bound. `G` is not formed either: `G X = E^T (R (E X))` is applied to blocks of columns
-//! ([`block_krylov`]).
+//! ([`block_krylov()`]).
 //!
 //! **What it achieves** comes with it. For orthonormal `V`, under any statistic `R`, `f_R(E V V^T)
 //! = tr(G_R) - tr(V^T G_R V) = tr(G_R) - sum_j a_j^T R a_j <= tr(G_R) = f_R(0)`: the correction
@@ -121,16 +121,18 @@ pub const fn reconstruct_workspace_len(
 /// channels, an all-zero site and ranks above `min(m, n)` all give finite results.
 ///
 /// # Determinism
-/// See [`block_krylov`]. The sign of each pair of column and row is free.
+/// See [`block_krylov()`]. The sign of each pair of column and row is free.
 ///
 /// # References
-/// QERA paper (ICLR 2025), theorem 1, equations (10) to (12); the projection form is derived at the
-/// head of the file.
+/// QERA paper (ICLR 2025), theorem 1, equations (10) to (12); [the module](self) derives the
+/// projection form.
 ///
 /// # Example
 /// ```
 /// use nalgebra::{DMatrixView, DMatrixViewMut};
-/// use qera_core::reconstruct::{Problem, Statistic, reconstruct_exact, reconstruct_workspace_len};
+/// use qera_core::reconstruct::{
+///     Problem, ReconstructError, Statistic, reconstruct_exact, reconstruct_workspace_len,
+/// };
 ///
 /// const M: usize = 2;
 /// let error = [1.0, 0.0, 0.0, 1.0]; // E = I
@@ -141,14 +143,13 @@ pub const fn reconstruct_workspace_len(
 ///     1,
 /// )?;
 /// let (mut a, mut b, mut spectrum) = ([0.0; M], [0.0; M], [0.0; M]);
-/// let mut workspace = [0.0; reconstruct_workspace_len(M, M, 1)];
-/// let report = reconstruct_exact(
-///     &problem,
-///     DMatrixViewMut::from_slice(&mut a, M, 1),
-///     DMatrixViewMut::from_slice(&mut b, 1, M),
-///     &mut spectrum,
-///     &mut workspace,
-/// )?;
+/// let mut solve = |workspace: &mut [f64]| {
+///     let a = DMatrixViewMut::from_slice(&mut a, M, 1);
+///     let b = DMatrixViewMut::from_slice(&mut b, 1, M);
+///     reconstruct_exact(&problem, a, b, &mut spectrum, workspace)
+/// };
+/// assert!(matches!(solve(&mut []), Err(ReconstructError::Workspace(_))));
+/// let report = solve(&mut [0.0; reconstruct_workspace_len(M, M, 1)])?;
 /// // The louder channel is repaired, the quiet one's error of 1 is left.
 /// assert_eq!((report.error_without, report.error_with), (5.0, 1.0));
 /// assert_eq!(spectrum, [4.0, 1.0]);

@@ -13,8 +13,9 @@
 //! G_a X = (1 - a) S^T (S X) + a E^T (diag(R) (E X)),
 //! ```
 //!
-//! whose leading eigenvectors are found by [`block_krylov`]. It asks for every column of `E` twice
-//! for each eight columns applied, so it is for hosts, and for layers whose `E` is cheap to make.
+//! whose leading eigenvectors are found by [`block_krylov()`]. It asks for every column of `E`
+//! twice for each eight columns applied, so it is for hosts, and for layers whose `E` is cheap to
+//! make.
 //!
 //! **What it achieves** is not measured: that would take `R`. `f` lies within the interval that the
 //! sketch gives, which for `a > 0` is no longer that of the optimum alone; with orthonormal `V` it
@@ -123,7 +124,7 @@ pub struct Shrinkage<'a> {
 /// # Example
 /// ```
 /// use nalgebra::DMatrixViewMut;
-/// use qera_core::reconstruct::reconstruct_sketched;
+/// use qera_core::reconstruct::{SketchedError, SketchedReport, reconstruct_sketched};
 /// use qera_core::rows::Rows;
 /// use qera_core::statistics::{ErrorSketch, SketchRoom, error_sketch_workspace_len};
 ///
@@ -138,17 +139,17 @@ pub struct Shrinkage<'a> {
 /// sketch.update(&Rows::new(&[4.0, 0.0, 0.0, 1.0], M)?, &mut error, &mut room)?;
 ///
 /// let (mut a, mut b) = ([0.0; M], [0.0; M]);
-/// let report = reconstruct_sketched(
-///     &sketch,
-///     &mut error,
-///     &mut columns,
-///     DMatrixViewMut::from_slice(&mut a, M, 1),
-///     DMatrixViewMut::from_slice(&mut b, 1, M),
-/// )?;
+/// let mut solve = |columns: &mut [f32]| {
+///     let a = DMatrixViewMut::from_slice(&mut a, M, 1);
+///     let b = DMatrixViewMut::from_slice(&mut b, 1, M);
+///     reconstruct_sketched(&sketch, &mut error, columns, a, b)
+/// };
+/// assert_eq!(solve(&mut []), Err(SketchedError::Columns { needed: M, lent: 0 }));
+/// let SketchedReport { error_without, error_least, error_most, .. } = solve(&mut columns)?;
 /// // The louder channel is repaired, the quiet one's error of 1 / 2 is left.
 /// assert_eq!(a.map(f64::abs), [1.0, 0.0]);
-/// assert_eq!(report.error_without, 8.5);
-/// assert!(report.error_least <= 0.5 && 0.5 <= report.error_most);
+/// assert_eq!(error_without, 8.5);
+/// assert!(error_least <= 0.5 && 0.5 <= error_most);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub fn reconstruct_sketched(
@@ -197,14 +198,45 @@ pub const fn sketched_workspace_len(in_features: usize, out_features: usize, ran
 /// [`SketchedError`]; shapes and lengths are checked before anything is computed.
 ///
 /// # Numerics
-/// As [`block_krylov`]. The interval of the report is that of `V` under `R` itself:
+/// As [`block_krylov()`]. The interval of the report is that of `V` under `R` itself:
 /// `[tr(G) - tr(V^T S^T S V) - k Delta, tr(G) - tr(V^T S^T S V)]`.
 ///
 /// # Determinism
-/// See [`block_krylov`].
+/// See [`block_krylov()`].
 ///
 /// # References
 /// Ledoit and Wolf, J. Multivariate Anal. 88 (2004), for shrinkage toward a structured target.
+///
+/// # Example
+/// ```
+/// use nalgebra::DMatrixViewMut;
+/// use qera_core::reconstruct::{Shrinkage, reconstruct_sketched_shrunk, sketched_workspace_len};
+/// use qera_core::statistics::{ErrorSketch, SketchTotals};
+///
+/// const M: usize = 2;
+/// let mut error = |first: usize, columns: &mut [f32]| {
+///     columns.copy_from_slice(&[1.0, 0.0, 0.0, 1.0][first * M..][..columns.len()]) // E = I
+/// };
+/// // Rows (2, 2) and (1, -1) give d = x and G = [[2.5, 1.5], [1.5, 2.5]], eigenvalues 4 and 1.
+/// let half = 0.5_f32.sqrt();
+/// let mut state = [2.0 * half, 2.0 * half, half, -half];
+/// let totals = SketchTotals { weight: 2.0, trace: 5.0, shrunk: 0.0 };
+/// let sketch = ErrorSketch::resume(&mut state, M, totals)?;
+/// let (mut a, mut b, mut columns) = ([0.0; M], [0.0; M], [0.0; M]);
+/// let mut workspace = [0.0; sketched_workspace_len(M, M, 1)];
+/// let report = reconstruct_sketched_shrunk(
+///     &sketch,
+///     Shrinkage { diagonal: &[2.5, 2.5], share: 0.1 },
+///     &mut error,
+///     &mut columns,
+///     DMatrixViewMut::from_slice(&mut a, M, 1),
+///     DMatrixViewMut::from_slice(&mut b, 1, M),
+///     &mut workspace,
+/// )?;
+/// // G_a = [[2.5, 1.35], [1.35, 2.5]] has the same eigenvectors: what is left is the smaller value.
+/// assert!((report.error_most - 1.0).abs() < 1e-6 && (a[0] - a[1]).abs() < 1e-6);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub fn reconstruct_sketched_shrunk(
     sketch: &ErrorSketch<'_>,
     shrinkage: Shrinkage<'_>,

@@ -127,7 +127,7 @@ const fn roots_len(m: usize) -> usize {
 /// [`RootMethod::JacobiEigen`].
 ///
 /// # Numerics
-/// See the head of the file. For an invertible `R` the product `A B` equals that of
+/// See [the module](self). For an invertible `R` the product `A B` equals that of
 /// [`reconstruct_exact`](super::reconstruct_exact); for a singular one both are minimisers. Factors
 /// beyond the numerical rank are exact zeros.
 ///
@@ -142,27 +142,24 @@ const fn roots_len(m: usize) -> usize {
 /// ```
 /// use nalgebra::{DMatrixView, DMatrixViewMut};
 /// use qera_core::reconstruct::{
-///     Problem, RootMethod, Statistic, reconstruct_whitened, whitened_workspace_len,
+///     Problem, RootMethod, Statistic, WhitenedError, reconstruct_whitened, whitened_workspace_len,
 /// };
 ///
 /// const M: usize = 2;
 /// let error = [1.0, 0.0, 0.0, 1.0]; // E = I
 /// let autocorrelation = [4.0, 0.0, 1.0]; // R = diag(4, 1), packed
-/// let problem = Problem::new(
-///     DMatrixView::from_slice(&error, M, M),
-///     Statistic::Autocorrelation(&autocorrelation),
-///     1,
-/// )?;
 /// let (mut a, mut b, mut spectrum) = ([0.0; M], [0.0; M], [0.0; M]);
 /// let mut workspace = [0.0; whitened_workspace_len(M, M)];
-/// let report = reconstruct_whitened(
-///     &problem,
-///     RootMethod::NewtonSchulz,
-///     DMatrixViewMut::from_slice(&mut a, M, 1),
-///     DMatrixViewMut::from_slice(&mut b, 1, M),
-///     &mut spectrum,
-///     &mut workspace,
-/// )?;
+/// let mut solve = |autocorrelation: &[f64; 3], method| {
+///     let error = DMatrixView::from_slice(&error, M, M);
+///     let problem = Problem::new(error, Statistic::Autocorrelation(autocorrelation), 1).unwrap();
+///     let a = DMatrixViewMut::from_slice(&mut a, M, 1);
+///     let b = DMatrixViewMut::from_slice(&mut b, 1, M);
+///     reconstruct_whitened(&problem, method, a, b, &mut spectrum, &mut workspace)
+/// };
+/// let singular = solve(&[4.0, 0.0, 0.0], RootMethod::NewtonSchulz);
+/// assert!(matches!(singular, Err(WhitenedError::NewtonSchulz(_))));
+/// let report = solve(&autocorrelation, RootMethod::NewtonSchulz)?;
 /// assert!((report.error_with - 1.0).abs() < 1e-12);
 /// assert!((a[0] * b[0] - 1.0).abs() < 1e-12);
 /// # Ok::<(), Box<dyn core::error::Error>>(())

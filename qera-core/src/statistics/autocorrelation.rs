@@ -50,6 +50,7 @@ pub struct Autocorrelation<'a> {
 /// use qera_core::statistics::BlockShare;
 /// let mut packed = [1.0, 0.0, 1.0]; // two rows seen
 /// let share = BlockShare::new(2.0, 2.0);
+/// assert_eq!((share.kept(), share.per_sum()), (0.5, 0.25));
 /// share.fold(&mut packed[..2], &[10.0, -10.0]); // row 0
 /// share.fold(&mut packed[2..], &[20.0]); // row 1
 /// assert_eq!(packed, [3.0, -2.5, 5.5]);
@@ -133,6 +134,16 @@ impl<'a> Autocorrelation<'a> {
     ///
     /// # Errors
     /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Weight`].
+    ///
+    /// ```
+    /// use qera_core::{rows::Rows, statistics::Autocorrelation};
+    /// let mut packed = [0.0];
+    /// for (before, row) in [(0.0, [1.0]), (1.0, [3.0])] {
+    ///     Autocorrelation::go_on(&mut packed, 1, before)?.update(&Rows::new(&row, 1)?)?;
+    /// }
+    /// assert_eq!(packed, [5.0]); // the mean of 1 and 9
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn go_on(
         packed: &'a mut [f64],
         in_features: usize,
@@ -269,6 +280,17 @@ impl<'a> Autocorrelation<'a> {
     }
 
     /// Returns R_ij, i and j in either order; `None` outside the matrix.
+    ///
+    /// ```
+    /// use qera_core::statistics::Autocorrelation;
+    /// let (mut packed, mut diagonal) = ([5.0, -5.0, 10.0], [0.0; 2]);
+    /// let autocorrelation = Autocorrelation::resume(&mut packed, 2, 2.0)?;
+    /// assert_eq!(autocorrelation.get(1, 0), Some(-5.0));
+    /// assert_eq!(autocorrelation.get(2, 0), None);
+    /// autocorrelation.diagonal(&mut diagonal)?;
+    /// assert_eq!(diagonal, [5.0, 10.0]);
+    /// # Ok::<(), qera_core::statistics::StatisticError>(())
+    /// ```
     #[must_use]
     pub fn get(&self, i: usize, j: usize) -> Option<f64> {
         let (first, last) = (i.min(j), i.max(j));

@@ -80,6 +80,19 @@ impl<'a> BatchMaxMeanAbs<'a> {
     ///
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
+    ///
+    /// ```
+    /// use qera_core::{rows::Rows, statistics::{BatchMaxMeanAbs, MeanAbs}};
+    /// let (mut largest, mut mean) = ([0.0; 1], [0.0; 1]);
+    /// let mut statistic = BatchMaxMeanAbs::new(&mut largest)?;
+    /// for values in [[1.0, -3.0], [0.5, 0.5]] {
+    ///     let mut batch = MeanAbs::new(&mut mean)?;
+    ///     batch.update(&Rows::new(&values, 1)?)?;
+    ///     statistic.take_batch(&batch)?;
+    /// }
+    /// assert_eq!(statistic.values(), [2.0]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn take_batch(&mut self, batch: &MeanAbs<'_>) -> Result<(), StatisticError> {
         self.0.take_maxima(batch.channels())
     }

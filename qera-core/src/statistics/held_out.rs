@@ -118,15 +118,16 @@ impl BlockMeans {
     /// `None` below two blocks or when `confidence` is not between 0 and 1.
     ///
     /// ```
-    /// use qera_core::statistics::BlockMeans;
+    /// use qera_core::statistics::{BlockMeans, Interval};
     /// let mut blocks = BlockMeans::new();
     /// for block_mean in [4.0, 5.0, 6.0, 5.0] {
     ///     blocks.push(block_mean);
     /// }
-    /// let interval = blocks.interval(0.95).unwrap();
-    /// assert_eq!(interval.mean, 5.0);
+    /// let Interval { mean, half_width } = blocks.interval(0.95).unwrap();
+    /// assert_eq!(mean, 5.0);
     /// // t(0.975, 3) = 3.182446..., s^2 = 2 / 3, four blocks
-    /// assert!((interval.half_width - 3.182_446_305_284 * (2.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-11);
+    /// let expected = 3.182_446_305_284 * (2.0_f64 / 3.0 / 4.0).sqrt();
+    /// assert!((half_width - expected).abs() < 1e-11);
     /// ```
     #[must_use]
     pub fn interval(&self, confidence: f64) -> Option<Interval> {

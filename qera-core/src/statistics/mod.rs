@@ -1,4 +1,5 @@
-//! Statistics of a layer's input, each in memory that the caller lends.
+//! Statistics of a layer's input, each in memory that the caller lends, and in a module that opens
+//! with its derivation, cost, error and source.
 //!
 //! | statistic | state for m = in_features | serves |
 //! |---|---|---|
@@ -31,29 +32,38 @@
 //! batches give the same bits. Another partition into batches changes last bits only
 //! ([`BatchMaxMeanAbs`] excepted: there it is the definition).
 
-mod autocorrelation;
-mod batch_max_mean_abs;
+pub mod autocorrelation;
+pub mod batch_max_mean_abs;
 mod channels;
 mod error;
-mod error_sketch;
+pub mod error_sketch;
 mod fold;
-mod held_out;
-mod mean_abs;
-mod moments;
-mod narrow_autocorrelation;
-mod second_moment;
-mod student_t;
+pub mod held_out;
+pub mod mean_abs;
+pub mod moments;
+pub mod narrow_autocorrelation;
+pub mod second_moment;
+pub mod student_t;
 
+#[doc(inline)]
 pub use autocorrelation::{Autocorrelation, BlockShare};
+#[doc(inline)]
 pub use batch_max_mean_abs::BatchMaxMeanAbs;
 pub use error::StatisticError;
+#[doc(inline)]
 pub use error_sketch::{
     ErrorSketch, OptimumInterval, SketchError, SketchRoom, SketchTotals,
     error_sketch_workspace_len, output_errors,
 };
+#[doc(inline)]
 pub use held_out::{BlockMeans, Interval};
+#[doc(inline)]
 pub use mean_abs::MeanAbs;
+#[doc(inline)]
 pub use moments::Moments;
+#[doc(inline)]
 pub use narrow_autocorrelation::NarrowAutocorrelation;
+#[doc(inline)]
 pub use second_moment::{DeadChannels, SecondMoment};
+#[doc(inline)]
 pub use student_t::student_t_quantile;

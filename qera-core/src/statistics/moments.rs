@@ -137,6 +137,17 @@ impl<'a> Moments<'a> {
     ///
     /// # Errors
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.
+    ///
+    /// ```
+    /// use qera_core::{rows::Rows, statistics::Moments};
+    /// let (mut mean, mut m2, mut variance) = ([0.0; 1], [0.0; 1], [0.0; 1]);
+    /// let mut moments = Moments::new(&mut mean, &mut m2)?;
+    /// assert!(!moments.population_variance(&mut variance)?); // nothing was seen
+    /// moments.update(&Rows::new(&[1.0, 3.0], 1)?)?;
+    /// assert!(moments.population_variance(&mut variance)?);
+    /// assert_eq!(variance, [1.0]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn population_variance(&self, out: &mut [f64]) -> Result<bool, StatisticError> {
         self.variance(out, self.weight)
     }

@@ -49,6 +49,8 @@ impl<'a> NarrowAutocorrelation<'a> {
     /// autocorrelation.update(&Rows::new(&[1.0, 2.0, 3.0, -4.0], 2)?)?;
     /// assert_eq!(autocorrelation.packed(), [5.0, -5.0, 10.0]);
     /// assert!(autocorrelation.sums().eq([10.0, -10.0, 20.0]));
+    /// autocorrelation.reset();
+    /// assert_eq!((autocorrelation.weight(), autocorrelation.packed()), (0.0, &[0.0; 3][..]));
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn new(packed: &'a mut [f32], in_features: usize) -> Result<Self, StatisticError> {

@@ -79,11 +79,12 @@ impl<'a> SecondMoment<'a> {
     /// Lists the channels that were never different from zero, for a warning of bounded length.
     ///
     /// ```
-    /// use qera_core::{rows::Rows, statistics::SecondMoment};
+    /// use qera_core::{rows::Rows, statistics::{DeadChannels, SecondMoment}};
     /// let mut lent = [0.0; 3];
     /// let mut second_moment = SecondMoment::new(&mut lent)?;
     /// second_moment.update(&Rows::new(&[0.0, 2.0, 0.0], 3)?)?;
-    /// assert_eq!(second_moment.dead_channels().to_string(), "2 of 3 channels are always zero: 0, 2");
+    /// let dead: DeadChannels = second_moment.dead_channels();
+    /// assert_eq!(dead.to_string(), "2 of 3 channels are always zero: 0, 2");
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     #[must_use]

@@ -79,12 +79,16 @@ use basis::Basis;
 /// # Example
 /// ```
 /// use nalgebra::DMatrixViewMut;
-/// use qera_core::linalg::{BlockKrylovOptions, block_krylov, block_krylov_workspace_len};
+/// use qera_core::linalg::{
+///     BlockKrylovOptions, BlockKrylovReport, block_krylov, block_krylov_kept,
+///     block_krylov_workspace_len,
+/// };
 ///
 /// const N: usize = 3;
+/// const KEPT: usize = block_krylov_kept(N, 1); // 1 and 8 more, but at most N
 /// let mut workspace = [0.0; block_krylov_workspace_len(N, 1)];
-/// let (mut values, mut vectors) = ([0.0; N], [0.0; N * N]);
-/// block_krylov(
+/// let (mut values, mut vectors) = ([0.0; KEPT], [0.0; N * KEPT]);
+/// let BlockKrylovReport { residual, .. } = block_krylov(
 ///     |x, mut y| {
 ///         // G = diag(1, 5, 2)
 ///         for j in 0..x.ncols() {
@@ -97,10 +101,10 @@ use basis::Basis;
 ///     &BlockKrylovOptions::default(),
 ///     None,
 ///     &mut values,
-///     DMatrixViewMut::from_slice(&mut vectors, N, N),
+///     DMatrixViewMut::from_slice(&mut vectors, N, KEPT),
 ///     &mut workspace,
 /// )?;
-/// assert_eq!(values[0], 5.0);
+/// assert!(values[0] == 5.0 && residual < 1e-14);
 /// # Ok::<(), qera_core::linalg::BlockKrylovError>(())
 /// ```
 pub fn block_krylov<F>(

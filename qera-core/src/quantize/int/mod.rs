@@ -78,6 +78,14 @@ impl Int {
     }
 
     /// Gives each block a zero point, too.
+    ///
+    /// ```
+    /// use qera_core::{dtype::FloatDtype, quantize::Int};
+    /// let int4 = Int::new(4, 64, FloatDtype::F16)?;
+    /// assert!(int4.with_zero_points().has_zero_points() && !int4.has_zero_points());
+    /// assert_eq!(int4.with_zero_points().scale_dtype(), FloatDtype::F16);
+    /// # Ok::<(), qera_core::quantize::GridError>(())
+    /// ```
     #[must_use]
     pub const fn with_zero_points(self) -> Self {
         Self {

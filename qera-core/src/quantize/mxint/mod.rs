@@ -160,8 +160,8 @@ impl Mxint {
     /// exponent, and those of the exponent below, which are finer but cut off the largest
     /// magnitudes.
     ///
-    /// The exponent is at least -94, so that a step and its reciprocal are normal numbers: what is
-    /// rounded may be larger than the values that a block of zeros was chosen for.
+    /// The exponent is at least -94, so that a step and its reciprocal are normal numbers. That
+    /// counts for a block of zeros, too: larger values may be rounded to its levels later.
     #[must_use]
     pub fn candidates(&self, values: &[f32]) -> Candidates {
         // What is not finite has no levels; the largest exponent stands for it.

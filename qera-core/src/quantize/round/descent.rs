@@ -72,10 +72,11 @@ pub const fn descent_workspace_len(in_features: usize) -> usize {
 /// round::nearest(&grid, &[0.7, 1.2], 2, &mut values, &mut levels)?;
 /// assert_eq!(values, [0.5, 1.0]); // Errors 0.2 and 0.2.
 /// let metric = DMatrixView::from_slice(&metric, 2, 2);
-/// let report =
-///     round::descent(metric, &grid, &[0.7, 1.2], &mut values, &levels, &mut [0.0; 4])?;
-/// assert_eq!((values, report.changed), ([1.0, 1.0], 1));
-/// assert!((report.before - 0.152).abs() < 1e-7 && (report.after - 0.022).abs() < 1e-7);
+/// let mut workspace = [0.0; round::descent_workspace_len(2)];
+/// let round::DescentReport { changed, before, after } =
+///     round::descent(metric, &grid, &[0.7, 1.2], &mut values, &levels, &mut workspace)?;
+/// assert_eq!((values, changed), ([1.0, 1.0], 1));
+/// assert!((before - 0.152).abs() < 1e-7 && (after - 0.022).abs() < 1e-7);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub fn descent(

@@ -59,7 +59,7 @@ pub const fn feedback_workspace_len(in_features: usize, block_size: usize) -> us
 /// # Shapes
 /// | argument | shape | |
 /// |---|---|---|
-/// | `factor` | m x m | L of [`cholesky`](crate::linalg::cholesky); its lower triangle is read |
+/// | `factor` | m x m | L of [`cholesky`](crate::linalg::cholesky()); its lower triangle is read |
 /// | `weight` | `[out_features, m]` | row-major |
 /// | `values` | as `weight` | W~ |
 /// | `levels` | out_features x blocks | of each block, rows one after the other |
@@ -100,7 +100,7 @@ pub const fn feedback_workspace_len(in_features: usize, block_size: usize) -> us
 ///     &[0.7, 1.2],
 ///     &mut values,
 ///     &mut levels,
-///     &mut [0.0; 4],
+///     &mut [0.0; round::feedback_workspace_len(2, 2)],
 /// )?;
 /// assert_eq!(values, [1.0, 1.0]); // To nearest: 0.5 and 1.
 /// assert!((loss - (0.3 * 0.3 + 0.2 * 0.2 - 2.0 * 0.9 * 0.3 * 0.2)).abs() < 1e-7);

@@ -79,13 +79,13 @@ pub struct MetricReport {
 /// # Example
 /// ```
 /// use nalgebra::DMatrixViewMut;
-/// use qera_core::quantize::round::{MetricOptions, damped_metric};
+/// use qera_core::quantize::round::{MetricOptions, MetricReport, damped_metric};
 ///
 /// let mut h = [0.0; 4];
 /// let options = MetricOptions { shrinkage: 0.25, ..MetricOptions::default() };
 /// let metric = DMatrixViewMut::from_slice(&mut h, 2, 2);
 /// let report = damped_metric(&[2.0, 1.0, 4.0], &options, metric)?;
-/// assert_eq!(report.damping, 0.03);
+/// assert_eq!(report, MetricReport { damping: 0.03, rank: 0 });
 /// assert_eq!(h, [2.03, 0.75, 0.75, 4.03]);
 /// # Ok::<(), qera_core::quantize::round::RoundError>(())
 /// ```

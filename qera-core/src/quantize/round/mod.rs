@@ -27,16 +27,20 @@
 //! *QuIP*, NeurIPS 2023 (LDLQ, the same rounding); Zhang and Saab, arXiv 2606.01412 (H of an
 //! adapter with fixed A). That A may be the solved adapter's, again and again, is this project's.
 
-mod descent;
+pub mod descent;
 mod error;
-mod feedback;
-mod metric;
-mod nearest;
+pub mod feedback;
+pub mod metric;
+pub mod nearest;
 
+#[doc(inline)]
 pub use descent::{DescentReport, descent, descent_workspace_len};
 pub use error::RoundError;
+#[doc(inline)]
 pub use feedback::{ScaleSearch, feedback, feedback_workspace_len};
+#[doc(inline)]
 pub use metric::{
     MetricOptions, MetricReport, damped_metric, projected_metric, projected_metric_workspace_len,
 };
+#[doc(inline)]
 pub use nearest::nearest;

@@ -167,7 +167,7 @@ pub const fn narrow_workspace_len(out_features: usize, rank: usize) -> usize {
 /// [`NarrowError`]; lengths are checked before anything is computed.
 ///
 /// # Numerics
-/// See the head of the file. The error with the correction is never above the one without by more
+/// See [the module](self). The error with the correction is never above the one without by more
 /// than 2^-20 of it, however many cycles were made: V is orthonormal.
 ///
 /// # Determinism
@@ -175,7 +175,8 @@ pub const fn narrow_workspace_len(out_features: usize, rank: usize) -> usize {
 ///
 /// ```
 /// use qera_core::reconstruct::{
-///     NarrowProblem, NarrowRoom, narrow_columns_len, narrow_workspace_len, reconstruct_narrow,
+///     NarrowProblem, NarrowReport, NarrowRoom, narrow_columns_len, narrow_workspace_len,
+///     reconstruct_narrow,
 /// };
 ///
 /// const M: usize = 2;
@@ -188,16 +189,18 @@ pub const fn narrow_workspace_len(out_features: usize, rank: usize) -> usize {
 /// let (mut a, mut b) = ([0.0; M], [0.0; M]);
 /// let mut columns = [0.0; narrow_columns_len(M, M, 1)];
 /// let mut workspace = [0.0; narrow_workspace_len(M, 1)];
-/// let report = reconstruct_narrow(
+/// let NarrowReport { error_without, error_with, rank_used, .. } = reconstruct_narrow(
 ///     &problem,
-///     &mut |first: usize, columns: &mut [f32]| columns.copy_from_slice(&error[first * M..][..columns.len()]),
+///     &mut |first: usize, columns: &mut [f32]| {
+///         columns.copy_from_slice(&error[first * M..][..columns.len()]);
+///     },
 ///     &mut a,
 ///     &mut b,
 ///     NarrowRoom { columns: &mut columns, workspace: &mut workspace },
 /// )?;
 /// // The louder channel is repaired, the quiet one's error of 1 is left.
-/// assert_eq!(report.error_without, 5.0);
-/// assert!((report.error_with - 1.0).abs() < 1e-6);
+/// assert_eq!((error_without, rank_used), (5.0, 1));
+/// assert!((error_with - 1.0).abs() < 1e-6);
 /// # Ok::<(), qera_core::reconstruct::NarrowError>(())
 /// ```
 pub fn reconstruct_narrow(

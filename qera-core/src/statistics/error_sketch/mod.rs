@@ -118,26 +118,32 @@ pub struct SketchRoom<'a> {
 ///
 /// ```
 /// use qera_core::rows::Rows;
-/// use qera_core::statistics::{ErrorSketch, SketchRoom, error_sketch_workspace_len};
+/// use qera_core::statistics::{
+///     ErrorSketch, OptimumInterval, SketchError, SketchRoom, error_sketch_workspace_len,
+/// };
 ///
 /// const M: usize = 2; // in_features
 /// const N: usize = 3; // out_features
 /// let error = [1.0_f32, 0.0, 0.0, 2.0, 0.0, 0.0]; // E by columns: (1, 0), (0, 2), (0, 0)
 /// let mut state = [0.0; 2 * N]; // l = 3: two rows survive
 /// let mut sketch = ErrorSketch::new(&mut state, N)?;
-/// let (mut errors, mut columns) = ([0.0; 2 * N], [0.0; M]); // blocks of two rows, one column of E at a time
+/// let (mut errors, mut columns) = ([0.0; 2 * N], [0.0; M]); // two rows, one column of E at a time
 /// let mut workspace = [0.0; error_sketch_workspace_len(2, 2)];
-/// sketch.update(
-///     &Rows::new(&[3.0, 0.0, 0.0, 1.0, 3.0, 1.0, -3.0, 1.0], M)?,
-///     &mut |first, columns| columns.copy_from_slice(&error[first * M..][..columns.len()]),
-///     &mut SketchRoom { errors: &mut errors, columns: &mut columns, workspace: &mut workspace },
-/// )?;
+/// let rows = Rows::new(&[3.0, 0.0, 0.0, 1.0, 3.0, 1.0, -3.0, 1.0], M)?;
+/// let mut error = |first: usize, columns: &mut [f32]| {
+///     columns.copy_from_slice(&error[first * M..][..columns.len()]);
+/// };
+/// let mut none = SketchRoom { errors: &mut [], columns: &mut [], workspace: &mut [] };
+/// let refused = sketch.update(&rows, &mut error, &mut none);
+/// assert!(matches!(refused, Err(SketchError::Room { lent: 0, .. })));
+/// let (errors, columns, workspace) = (&mut errors[..], &mut columns[..], &mut workspace[..]);
+/// sketch.update(&rows, &mut error, &mut SketchRoom { errors, columns, workspace })?;
 /// // d: (3, 0, 0), (0, 2, 0), (3, 2, 0), (-3, 2, 0). Two directions, so that nothing is lost.
 /// let totals = sketch.totals();
 /// assert!((totals.trace - 9.75).abs() < 1e-12 && totals.shrunk == 0.0);
 /// // Rank 1 can repair 6.75 of 9.75.
-/// let optimum = sketch.optimum(1);
-/// assert!((optimum.most - 3.0).abs() < 1e-6 && optimum.least == optimum.most);
+/// let OptimumInterval { least, most } = sketch.optimum(1);
+/// assert!((most - 3.0).abs() < 1e-6 && least == most);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -239,6 +245,19 @@ impl<'a> ErrorSketch<'a> {
     /// # Errors
     /// [`SketchError::Width`] for rows of another width, [`SketchError::Room`],
     /// [`SketchError::Shrink`]; the state is then as it was.
+    ///
+    /// ```
+    /// use qera_core::rows::Rows;
+    /// use qera_core::statistics::{ErrorSketch, error_sketch_workspace_len};
+    /// let mut state = [0.0; 2]; // l = 2: one row of two numbers survives
+    /// let mut sketch = ErrorSketch::new(&mut state, 2)?;
+    /// let mut workspace = [0.0; error_sketch_workspace_len(1, 2)];
+    /// sketch.take_errors(&Rows::new(&[3.0, 0.0, 0.0, 1.0], 2)?, &mut workspace)?;
+    /// // Means of 4.5 and 0.5: the row that goes takes as much of the one that stays.
+    /// assert!((sketch.rows()[0].abs() - 2.0).abs() < 1e-6);
+    /// assert!((sketch.totals().shrunk - 0.5).abs() < 1e-12);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn take_errors(
         &mut self,
         errors: &Rows<'_>,
@@ -276,6 +295,18 @@ impl<'a> ErrorSketch<'a> {
     ///
     /// # Errors
     /// As [`take_errors`](Self::take_errors). The other may have another l.
+    ///
+    /// ```
+    /// use qera_core::statistics::{ErrorSketch, SketchTotals, error_sketch_workspace_len};
+    /// let totals = SketchTotals { weight: 1.0, trace: 4.0, shrunk: 0.0 };
+    /// let (mut one, mut two) = ([2.0, 0.0, 0.0, 0.0], [0.0, 2.0]);
+    /// let mut sketch = ErrorSketch::resume(&mut one, 2, totals)?; // l = 3
+    /// let other = ErrorSketch::resume(&mut two, 2, totals)?; // l = 2
+    /// sketch.merge(&other, &mut [0.0; error_sketch_workspace_len(2, 1)])?;
+    /// assert_eq!(sketch.totals(), SketchTotals { weight: 2.0, ..totals });
+    /// assert!(sketch.eigenvalues().all(|value| (value - 2.0).abs() < 1e-6));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn merge(
         &mut self,
         other: &ErrorSketch<'_>,

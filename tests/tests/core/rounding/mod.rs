@@ -13,9 +13,8 @@ mod refusals;
 
 use proptest::prelude::*;
 use qera_core::linalg::cholesky;
-use qera_core::quantize::round::{
-    DescentReport, ScaleSearch, descent, descent_workspace_len, feedback, feedback_workspace_len,
-};
+use qera_core::quantize::round::descent::{DescentReport, descent, descent_workspace_len};
+use qera_core::quantize::round::feedback::{ScaleSearch, feedback, feedback_workspace_len};
 use qera_core::quantize::{Grid, Levels};
 use qera_tests::matrix::Matrix;
 use qera_tests::spectra::{Spectrum, spectrum, symmetric, uniform};
