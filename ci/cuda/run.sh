@@ -6,7 +6,8 @@
 #
 # Kernels: compiled by NVIDIA's own compiler, equal to what is shipped, assembled for three devices
 # without spills. Then the crate's tests on the CPU stand-in (standin/machine.h), in several orders
-# of late work, with any call failing. No PTX is executed: this is no pass on a GPU.
+# of late work, with any call failing, the daemon's, and the script for a real device. No PTX is
+# executed: this is no pass on a GPU.
 # Installs pinned packages when they are not there, in .venv-cuda, which git ignores.
 # QERA_TEST_TIER=long: every call fails once, in place of every seventh.
 set -euo pipefail
@@ -32,4 +33,9 @@ done
 # The whole daemon beside it.
 QERA_STANDIN=$standin \
     cargo test --quiet --release --locked -p qera-tests --features stand-in --test cuda
+# The script for a real device, with the stand-in in the place of one: its figures mean nothing.
+check=${CARGO_TARGET_DIR:-$PWD/target}/cuda-check
+benches/cuda/run --build "$check"
+LD_LIBRARY_PATH=$standin "$check/run" --json "$check/out.json" 96
+python3 benches/cuda/check_json.py "$check/out.json"
 echo "cuda: $kernels; on the CPU stand-in, not on a GPU: orders=$orders passed"

@@ -2,9 +2,8 @@
 
 use crate::device::context::Context;
 use crate::device::kernels::Kernels;
-use crate::device::libraries::{BlasFunctions, SolverFunctions, names};
+use crate::device::libraries::{BlasFunctions, blas_names};
 use crate::device::probe::find;
-use crate::device::solver::Solver;
 use crate::device::staging::Staging;
 use crate::device::{blas, kernels};
 use crate::error::DeviceError;
@@ -51,8 +50,6 @@ pub(crate) struct FoldLane {
 /// The lane on which everything else is computed.
 #[derive(Debug)]
 pub(crate) struct SolveLane {
-    /// `None` where there is no cuSOLVER.
-    pub(crate) solver: Option<Solver>,
     pub(crate) lane: Lane,
     /// Memory for the operands and the results of products.
     pub(crate) x: Scratch<f32>,
@@ -69,7 +66,7 @@ pub(crate) struct SolveLane {
 const CAPABILITY_MIN: (i32, i32) = (8, 0);
 
 impl Offload {
-    /// Makes a device ready: driver, cuBLAS, kernels, and cuSOLVER where it is there.
+    /// Makes a device ready: driver, cuBLAS, kernels.
     ///
     /// # Errors
     /// [`Reason`]: what is missing, or what failed.
@@ -79,8 +76,7 @@ impl Offload {
         if (major, minor) < CAPABILITY_MIN {
             return Err(Reason::Capability { major, minor });
         }
-        // The library of CUDA 12 is number 12 as CUDA 13's is 13; cuSOLVER's are 11 and 12.
-        let searched = names("cublas", found.driver_version, [13, 12]);
+        let searched = blas_names(found.driver_version);
         let functions = BlasFunctions::load(&searched).ok_or(Reason::Blas { searched })?;
         let functions = Arc::new(functions);
         let context = Arc::new(Context::new(found.handle, options.memory_bytes)?);
@@ -90,12 +86,8 @@ impl Offload {
             lane: Lane::new(&context, &functions)?,
             weighed: Scratch::new(),
         };
-        let lane = Lane::new(&context, &functions)?;
-        let solver = SolverFunctions::load(&names("cusolver", found.driver_version, [12, 11]));
-        let solver = solver.map(|functions| Solver::new(functions, &lane.stream));
         let solving = SolveLane {
-            solver: solver.transpose()?,
-            lane,
+            lane: Lane::new(&context, &functions)?,
             x: Scratch::new(),
             y: Scratch::new(),
             x_wide: Scratch::new(),
@@ -119,7 +111,7 @@ impl Offload {
         &self.device
     }
 
-    /// What computes: the driver, cuBLAS, and cuSOLVER where it is there, with their versions.
+    /// What computes: the driver and cuBLAS, with their versions.
     #[must_use]
     pub fn libraries(&self) -> &[String] {
         &self.libraries
@@ -175,20 +167,12 @@ pub const fn pinned_bytes(widest: usize) -> u64 {
     2 * PIECE_ROWS as u64 * (4 * widest as u64 + 4)
 }
 
-/// Columns of an operand that are widened at a time.
-pub(crate) const WIDE_COLUMNS: usize = 256;
-
-/// The versions of driver and libraries in the form in which people write them.
+/// The versions of driver and library in the form in which people write them.
 fn libraries(driver_version: i32, solving: &SolveLane) -> Result<Vec<String>, DeviceError> {
     let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
-    let mut named = vec![format!("CUDA driver {major}.{minor}")];
+    let driver = format!("CUDA driver {major}.{minor}");
     let version = solving.lane.blas.version()?;
     let (major, minor) = (version / 10_000, version % 10_000 / 100);
-    named.push(format!("cuBLAS {major}.{minor}.{}", version % 100));
-    if let Some(solver) = &solving.solver {
-        let version = solver.version()?;
-        let (major, minor) = (version / 1000, version % 1000 / 100);
-        named.push(format!("cuSOLVER {major}.{minor}.{}", version % 100));
-    }
-    Ok(named)
+    let blas = format!("cuBLAS {major}.{minor}.{}", version % 100);
+    Ok(vec![driver, blas])
 }

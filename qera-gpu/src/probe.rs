@@ -3,15 +3,6 @@
 use crate::error::DeviceError;
 use core::fmt;
 
-/// Which devices the machine has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// The first device that the driver lists answers.
-    Available(Device),
-    /// There is none that could be used.
-    Unavailable(Reason),
-}
-
 /// A CUDA device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -21,7 +12,7 @@ pub struct Device {
     pub memory_bytes: usize,
     /// Compute capability, major and minor.
     pub compute_capability: (i32, i32),
-    /// How many devices the driver lists; this is the first.
+    /// How many devices the driver lists.
     pub device_count: i32,
 }
 
@@ -79,18 +70,6 @@ pub enum Reason {
     /// Something failed while the device was made ready.
     #[error(transparent)]
     Device(#[from] DeviceError),
-}
-
-impl fmt::Display for Probe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Available(device) => write!(
-                f,
-                "{device} is present but not used: this version solves on the host"
-            ),
-            Self::Unavailable(reason) => write!(f, "no CUDA device is used: {reason}"),
-        }
-    }
 }
 
 impl fmt::Display for Device {

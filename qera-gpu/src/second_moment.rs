@@ -4,8 +4,9 @@ use crate::device::blas::Product;
 use crate::device::kernels::{PARTIAL_SUMS, PackedPanel};
 use crate::device::memory::{DeviceBuffer, Span};
 use crate::error::{DeviceError, check_length};
+use crate::factor::{Factor, Vectors, pieces};
 use crate::lane::PANEL;
-use crate::offload::{Offload, SolveLane, WIDE_COLUMNS};
+use crate::offload::{Offload, SolveLane};
 use crate::operand::DeviceOperand;
 use crate::triangle::PIECE_ROWS;
 use qera_core::packed::packed_len;
@@ -62,14 +63,12 @@ impl DeviceR {
         let m = self.m;
         let operand = DeviceOperand::unwritten(&self.offload, m, m)?;
         let solving = self.offload.solving();
-        for first in (0..m).step_by(WIDE_COLUMNS) {
-            let count = WIDE_COLUMNS.min(m - first);
-            let panel = self.panel(first, count);
-            let columns = operand.values().part(first * m, count * m)?;
+        for range in pieces(m) {
+            let panel = self.panel(range.start, range.len());
+            let columns = operand.values().part(range.start * m, range.len() * m)?;
             let stream = &solving.lane.stream;
-            self.offload
-                .kernels
-                .unpack_scaled(stream, &panel, columns, scale)?;
+            let kernels = &self.offload.kernels;
+            kernels.unpack_scaled(stream, &panel, columns, scale)?;
         }
         drop(solving);
         Ok(operand)
@@ -80,45 +79,17 @@ impl DeviceR {
     /// # Errors
     /// [`DeviceError`].
     pub fn times(&self, x: &[f64], count: usize, out: &mut [f64]) -> Result<(), DeviceError> {
-        let m = self.m;
-        check_length("vectors to multiply", x.len(), count.saturating_mul(m))?;
-        check_length("products", out.len(), count.saturating_mul(m))?;
-        if out.is_empty() {
-            return Ok(());
-        }
+        let factor = Factor {
+            depth: self.m,
+            n: self.m,
+            transposed: false,
+        };
+        let unpacked = |stream: &_, columns: core::ops::Range<usize>, to: Span<'_, f64>| {
+            let panel = self.panel(columns.start, columns.len());
+            self.offload.kernels.unpack_columns(stream, &panel, to)
+        };
         let mut solving = self.offload.solving();
-        let SolveLane {
-            lane,
-            x_wide,
-            y_wide,
-            columns,
-            ..
-        } = &mut *solving;
-        let there = x_wide.of(lane.context(), x.len())?;
-        let products = y_wide.of(lane.context(), out.len())?;
-        let wide = columns.of(lane.context(), m * WIDE_COLUMNS.min(m))?;
-        lane.stream.upload(there, x)?;
-        for first in (0..m).step_by(WIDE_COLUMNS) {
-            let width = WIDE_COLUMNS.min(m - first);
-            let b = wide.part(0, m * width)?;
-            let panel = self.panel(first, width);
-            self.offload
-                .kernels
-                .unpack_columns(&lane.stream, &panel, b)?;
-            lane.blas.multiply_f64(&Product {
-                m: count,
-                n: width,
-                depth: m,
-                a: there,
-                a_stride: count,
-                b,
-                b_stride: m,
-                b_transposed: false,
-                c: products.part(count * first, count * width)?,
-                add: false,
-            })?;
-        }
-        lane.stream.download(products, out)
+        solving.multiply_f64(factor, unpacked, Vectors { count, x, out })
     }
 
     /// tr(R P P^T) for P, m x n by columns, in f64 throughout; never below 0.
@@ -154,7 +125,7 @@ impl DeviceR {
             for first in (0..m).step_by(PANEL) {
                 let panel = self.panel(first, PANEL.min(m - first));
                 let sums = sums.part(0, panel.count * (m - first))?;
-                lane.blas.multiply_f64(&self.outer(&panel, wide, sums)?)?;
+                lane.blas.multiply(&self.outer(&panel, wide, sums)?)?;
                 kernels.trace_panel(&stream, &panel, sums, partial)?;
             }
         }

@@ -85,9 +85,9 @@ impl Triangle {
         })
     }
 
-    /// Folds rows in, in pieces, each by its share. Returns when the bytes were copied; the work
-    /// goes on beside the host, and what fails in it comes out at a later call, at
-    /// [`read`](Self::read) at the latest. After an error R here is of no use.
+    /// Folds rows in, in pieces, of which each has its own share of the mean. Returns when the
+    /// bytes were copied; the work goes on beside the host, and what fails in it comes out at a
+    /// later call, at [`read`](Self::read) at the latest. After an error this R may not be read.
     ///
     /// # Errors
     /// [`DeviceError`].

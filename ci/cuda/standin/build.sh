@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the CPU stand-in into a folder, for LD_LIBRARY_PATH: libcuda.so.1, libcublas.so.12,
-# libcusolver.so.11 (machine.h says what they do and how they are set).
+# Builds the CPU stand-in into a folder, for LD_LIBRARY_PATH: libcuda.so.1 and libcublas.so.12
+# (machine.h says what they do and how they are set).
 #
 #     ci/cuda/standin/build.sh FOLDER
 set -eu
@@ -17,4 +17,3 @@ library() { # NAME [what it is made of]
 folder=$1
 library libcuda.so.1 "$here/machine.cpp" "$here/kernels.cpp"
 library libcublas.so.12 "$here/blas.cpp" "$folder/libcuda.so.1"
-library libcusolver.so.11 "$here/solver.cpp" "$folder/libcuda.so.1"

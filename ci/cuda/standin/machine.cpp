@@ -25,7 +25,7 @@ namespace
 {
 
 constexpr int OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, INVALID_VALUE = 1,
-              LOST = 719, ONCE = 701;
+              LOST = 719, ONCE = 701, TIMED_OUT = 702;
 constexpr uint64_t NOT_FOR_THE_HOST = 1ULL << 62;
 
 uint64_t setting(const char *name, uint64_t otherwise)
@@ -74,7 +74,7 @@ struct Allocation_ {
     size_t length;
 };
 std::map<uint64_t, Allocation_> allocations; // by the host's address
-uint64_t in_use = 0;
+uint64_t in_use = 0, most_in_use = 0;
 std::map<void *, size_t> pinned;
 thread_local bool current = false;
 
@@ -166,9 +166,9 @@ void report()
     }
     fprintf(out,
             "calls=%llu\nallocations=%ld\npinned=%ld\nstreams=%ld\nevents=%ld\nmodules=%"
-            "ld\ncontexts=%ld\nhandles=%ld\n",
+            "ld\ncontexts=%ld\nhandles=%ld\nmost=%llu\n",
             (unsigned long long)calls, alive.allocations, alive.pinned, alive.streams, alive.events,
-            alive.modules, alive.contexts, alive.handles);
+            alive.modules, alive.contexts, alive.handles, (unsigned long long)most_in_use);
     fclose(out);
 }
 
@@ -183,15 +183,19 @@ int begin(Kind kind)
     calls += 1;
     const Settings &set = settings();
     const bool due = set.fail_at != 0 && calls >= set.fail_at;
-    if (due && set.fail_kind == "lost" && !lost) {
+    const bool timed_out = set.fail_kind == "timeout";
+    if (due && (set.fail_kind == "lost" || timed_out) && !lost) {
         lost = true;
         forget_work();
     }
     if (lost) {
-        return LOST;
+        return timed_out ? TIMED_OUT : LOST;
     }
     if (!current && kind != Release) {
         return INVALID_CONTEXT;
+    }
+    if (due && set.fail_kind == "full" && kind == Allocation) {
+        return OUT_OF_MEMORY;
     }
     if (due && !failed_once && set.fail_kind == "memory" && kind == Allocation) {
         failed_once = true;
@@ -252,9 +256,10 @@ int cuDriverGetVersion(int *version)
 }
 int cuGetErrorName(int code, const char **name)
 {
-    *name = code == LOST   ? "CUDA_ERROR_LAUNCH_FAILED"
-            : code == ONCE ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
-                           : "CUDA_ERROR_OTHER";
+    *name = code == LOST        ? "CUDA_ERROR_LAUNCH_FAILED"
+            : code == ONCE      ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
+            : code == TIMED_OUT ? "CUDA_ERROR_LAUNCH_TIMEOUT"
+                                : "CUDA_ERROR_OTHER";
     return 0;
 }
 int cuDeviceGetCount(int *count)
@@ -324,7 +329,8 @@ int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
     *free_bytes = settings().memory - in_use;
     return 0;
 }
-// Ends at a page that nobody may touch, and begins behind one; holds NaN.
+// Ends at a page that nobody may touch, and begins behind one; holds NaN. Shared memory, so that
+// the system does not count it with what the program itself takes.
 int cuMemAlloc_v2(uint64_t *address, size_t bytes)
 {
     BEGIN(Allocation)
@@ -337,7 +343,7 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes)
     const size_t page = sysconf(_SC_PAGESIZE), room = (bytes + 15) / 16 * 16,
                  inner = (room + page - 1) / page * page;
     char *mapped =
-        (char *)mmap(nullptr, inner + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        (char *)mmap(nullptr, inner + 2 * page, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED || mprotect(mapped + page, inner, PROT_READ | PROT_WRITE)) {
         return OUT_OF_MEMORY;
     }
@@ -345,6 +351,7 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes)
     memset(start, 0xff, room);
     allocations[(uint64_t)start] = {bytes, mapped, inner + 2 * page};
     in_use += bytes;
+    most_in_use = std::max(most_in_use, in_use);
     alive.allocations += 1;
     *address = (uint64_t)start ^ NOT_FOR_THE_HOST;
     return 0;

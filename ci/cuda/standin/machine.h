@@ -1,4 +1,4 @@
-// The CPU stand-in for a CUDA device: what its three libraries share (it lives in libcuda.so.1).
+// The CPU stand-in for a CUDA device: what its two libraries share (it lives in libcuda.so.1).
 //
 // Device memory is memory of the host at addresses that the host cannot use. Work asked of a stream
 // is not done when it is asked for, but later, in any order that streams and events allow, by a
@@ -8,10 +8,13 @@
 //
 //     QERA_STANDIN_SEED=N      the order of late work; 0: at once (default 1)
 //     QERA_STANDIN_FAIL=N      from call N on every call fails, as on a device that was lost
+//     QERA_STANDIN_FAIL=N:timeout the same, as on one that was stopped for taking too long
 //     QERA_STANDIN_FAIL=N:once    only call N fails
 //     QERA_STANDIN_FAIL=N:memory  the first allocation from call N on finds no room
+//     QERA_STANDIN_FAIL=N:full    no allocation from call N on finds room
 //     QERA_STANDIN_MEMORY=N    bytes of device memory (default 2 GiB)
-//     QERA_STANDIN_LEAKS=FILE  what was not given back, and how many calls there were, at the end
+//     QERA_STANDIN_LEAKS=FILE  what was not given back, how many calls there were, and the most
+//                              bytes of device memory at one time, at the end
 #pragma once
 #include <cstddef>
 #include <cstdint>

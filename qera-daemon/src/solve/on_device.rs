@@ -52,6 +52,7 @@ impl LayerProblem<'_> {
             in_features: self.in_features,
             out_features: self.error.len() / self.in_features.max(1),
             needs_r: true,
+            rounds: false,
         };
         let lent = LentDevice::any(&accelerator, widths, Some(self.autocorrelation));
         let lent = lent.ok_or(DeviceSolveError::Room {

@@ -5,7 +5,7 @@
 //! and summed in f32, partial results too.
 
 use crate::device::call::Status;
-use crate::device::libraries::{BlasFunctions, Handle};
+use crate::device::libraries::{BlasFunctions, Gemm, Handle};
 use crate::device::memory::{DeviceBuffer, Plain, Span};
 use crate::device::stream::Stream;
 use crate::error::DeviceError;
@@ -44,6 +44,33 @@ pub(crate) struct Blas {
 
 // SAFETY: a handle may go from thread to thread; its owner uses it from one at a time.
 unsafe impl Send for Blas {}
+
+/// Numbers that cuBLAS multiplies and sums as such.
+pub(crate) trait Real: Plain {
+    const ZERO: Self;
+    const ONE: Self;
+    /// The function that multiplies them.
+    const NAME: &'static str;
+    fn function(functions: &BlasFunctions) -> Gemm<Self>;
+}
+
+impl Real for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    const NAME: &'static str = "cublasSgemm";
+    fn function(functions: &BlasFunctions) -> Gemm<Self> {
+        functions.sgemm
+    }
+}
+
+impl Real for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    const NAME: &'static str = "cublasDgemm";
+    fn function(functions: &BlasFunctions) -> Gemm<Self> {
+        functions.dgemm
+    }
+}
 
 /// C (m x n) = op(A) op(B) + beta C, by columns, A as it lies or transposed.
 #[derive(Clone, Copy, Debug)]
@@ -103,10 +130,6 @@ impl<T: Plain> Product<'_, T> {
             a_stride: int(self.a_stride)?,
             b_stride: int(self.b_stride)?,
         })
-    }
-
-    const fn b_operation(&self) -> u32 {
-        if self.b_transposed { OP_T } else { OP_N }
     }
 }
 
@@ -179,75 +202,32 @@ impl Blas {
         })
     }
 
-    /// Multiplies in f32.
-    pub(crate) fn multiply_f32(&self, product: &Product<'_, f32>) -> Result<(), DeviceError> {
-        let Sizes {
-            m,
-            n,
-            depth,
-            a_stride,
-            b_stride,
-        } = product.sizes()?;
-        let (alpha, beta) = (1.0_f32, f32::from(u8::from(product.add)));
-        let operation = product.b_operation();
+    /// Multiplies, products and sums in the type of the numbers.
+    pub(crate) fn multiply<T: Real>(&self, product: &Product<'_, T>) -> Result<(), DeviceError> {
+        let sizes = product.sizes()?;
+        let (alpha, beta) = (T::ONE, if product.add { T::ONE } else { T::ZERO });
+        let operation = if product.b_transposed { OP_T } else { OP_N };
         let (a, b) = (product.a.pointer().cast(), product.b.pointer().cast());
         let c = product.c.pointer().cast();
-        self.stream.context().call("cublasSgemm", || {
+        self.stream.context().call(T::NAME, || {
             // SAFETY: `sizes` holds the matrices against their memory; alpha and beta are read by
             // the call.
             let code = unsafe {
-                (self.functions.sgemm)(
+                T::function(&self.functions)(
                     self.handle,
                     OP_N,
                     operation,
-                    m,
-                    n,
-                    depth,
+                    sizes.m,
+                    sizes.n,
+                    sizes.depth,
                     &raw const alpha,
                     a,
-                    a_stride,
+                    sizes.a_stride,
                     b,
-                    b_stride,
+                    sizes.b_stride,
                     &raw const beta,
                     c,
-                    m,
-                )
-            };
-            Status::Blas(code)
-        })
-    }
-
-    /// Multiplies in f64.
-    pub(crate) fn multiply_f64(&self, product: &Product<'_, f64>) -> Result<(), DeviceError> {
-        let Sizes {
-            m,
-            n,
-            depth,
-            a_stride,
-            b_stride,
-        } = product.sizes()?;
-        let (alpha, beta) = (1.0_f64, f64::from(u8::from(product.add)));
-        let operation = product.b_operation();
-        let (a, b) = (product.a.pointer().cast(), product.b.pointer().cast());
-        let c = product.c.pointer().cast();
-        self.stream.context().call("cublasDgemm", || {
-            // SAFETY: as in `multiply_f32`.
-            let code = unsafe {
-                (self.functions.dgemm)(
-                    self.handle,
-                    OP_N,
-                    operation,
-                    m,
-                    n,
-                    depth,
-                    &raw const alpha,
-                    a,
-                    a_stride,
-                    b,
-                    b_stride,
-                    &raw const beta,
-                    c,
-                    m,
+                    sizes.m,
                 )
             };
             Status::Blas(code)
@@ -357,7 +337,7 @@ fn holds(
     }
 }
 
-/// A size as the libraries take it.
-pub(crate) fn int(size: usize) -> Result<c_int, DeviceError> {
+/// A size as the library takes it.
+fn int(size: usize) -> Result<c_int, DeviceError> {
     c_int::try_from(size).map_err(|_| DeviceError::Unsupported("a matrix of 2^31 rows or columns"))
 }

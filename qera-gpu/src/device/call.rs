@@ -13,32 +13,23 @@ pub(crate) enum Status {
     Driver(CUresult),
     /// cuBLAS: a `cublasStatus_t`.
     Blas(u32),
-    /// cuSOLVER: a `cusolverStatus_t`.
-    Solver(u32),
 }
 
 /// `CUBLAS_STATUS_ALLOC_FAILED`.
 const BLAS_ALLOC_FAILED: u32 = 3;
 /// `CUBLAS_STATUS_NOT_SUPPORTED`; `CUBLAS_STATUS_ARCH_MISMATCH` is 8.
 const BLAS_NOT_SUPPORTED: [u32; 2] = [15, 8];
-/// `CUSOLVER_STATUS_ALLOC_FAILED`.
-const SOLVER_ALLOC_FAILED: u32 = 2;
-/// `CUSOLVER_STATUS_NOT_SUPPORTED`; `CUSOLVER_STATUS_ARCH_MISMATCH` is 4.
-const SOLVER_NOT_SUPPORTED: [u32; 2] = [9, 4];
 
 impl Status {
     /// Success, or what the answer means.
     fn check(self, call: &'static str) -> Result<(), DeviceError> {
         let full = DeviceError::OutOfMemory { asked: 0, left: 0 };
         match self {
-            Self::Driver(CUresult::CUDA_SUCCESS) | Self::Blas(0) | Self::Solver(0) => Ok(()),
-            Self::Driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY)
-            | Self::Blas(BLAS_ALLOC_FAILED)
-            | Self::Solver(SOLVER_ALLOC_FAILED) => Err(full),
-            Self::Blas(code) if BLAS_NOT_SUPPORTED.contains(&code) => {
-                Err(DeviceError::Unsupported(call))
+            Self::Driver(CUresult::CUDA_SUCCESS) | Self::Blas(0) => Ok(()),
+            Self::Driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY) | Self::Blas(BLAS_ALLOC_FAILED) => {
+                Err(full)
             }
-            Self::Solver(code) if SOLVER_NOT_SUPPORTED.contains(&code) => {
+            Self::Blas(code) if BLAS_NOT_SUPPORTED.contains(&code) => {
                 Err(DeviceError::Unsupported(call))
             }
             Self::Driver(result) => Err(DeviceError::Call {
@@ -46,7 +37,7 @@ impl Status {
                 code: result as u32,
                 name: driver_name(DriverError(result)),
             }),
-            Self::Blas(code) | Self::Solver(code) => Err(DeviceError::Call {
+            Self::Blas(code) => Err(DeviceError::Call {
                 call,
                 code,
                 name: None,
@@ -92,23 +83,18 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         let of = |status: Status| called("f", || status);
-        for good in [
-            Status::Driver(CUresult::CUDA_SUCCESS),
-            Status::Blas(0),
-            Status::Solver(0),
-        ] {
+        for good in [Status::Driver(CUresult::CUDA_SUCCESS), Status::Blas(0)] {
             assert_eq!(of(good), Ok(()));
         }
         for full in [
             Status::Driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY),
             Status::Blas(3),
-            Status::Solver(2),
         ] {
             let error = of(full).unwrap_err();
             assert!(matches!(error, DeviceError::OutOfMemory { .. }));
             assert!(!error.is_final());
         }
-        for cannot in [Status::Blas(15), Status::Blas(8), Status::Solver(9)] {
+        for cannot in [Status::Blas(15), Status::Blas(8)] {
             assert_eq!(of(cannot), Err(DeviceError::Unsupported("f")));
         }
         let failed = of(Status::Blas(13)).unwrap_err();

@@ -5,7 +5,7 @@
 
 use crate::device::context::Context;
 use crate::device::memory::Span;
-use crate::device::module::{Arguments, Grid, Kernel, Module, count};
+use crate::device::module::{Argument, Grid, Kernel, Module};
 use crate::device::stream::Stream;
 use crate::error::{DeviceError, check_length};
 use qera_core::dtype::FloatDtype;
@@ -82,13 +82,14 @@ impl Kernels {
         fold: Fold,
     ) -> Result<(), DeviceError> {
         let beside = panel.check(sums.len)?;
-        let mut arguments = Arguments::default();
-        arguments.address(panel.packed.address());
-        arguments.address(sums.address());
-        arguments.number(count(panel.in_features)?);
-        arguments.number(count(panel.first)?);
-        arguments.real(fold.kept);
-        arguments.real(fold.per_sum);
+        let arguments = [
+            panel.packed.into(),
+            sums.into(),
+            Argument::count(panel.in_features)?,
+            Argument::count(panel.first)?,
+            Argument::real(fold.kept),
+            Argument::real(fold.per_sum),
+        ];
         let grid = Grid::of(beside, panel.count)?;
         self.fold_panel.launch(stream, grid, &arguments)
     }
@@ -101,10 +102,7 @@ impl Kernels {
         to: Span<'_, f64>,
     ) -> Result<(), DeviceError> {
         check_length("numbers to widen", from.len, to.len)?;
-        let mut arguments = Arguments::default();
-        arguments.address(from.address());
-        arguments.address(to.address());
-        arguments.long(to.len as u64);
+        let arguments = [from.into(), to.into(), Argument::long(to.len as u64)];
         self.widen.launch(stream, Grid::of(to.len, 1)?, &arguments)
     }
 
@@ -115,13 +113,13 @@ impl Kernels {
         panel: &PackedPanel<'_>,
         columns: Span<'_, f64>,
     ) -> Result<(), DeviceError> {
-        panel.check_columns(columns.len)?;
-        let mut arguments = Arguments::default();
-        arguments.address(panel.packed.address());
-        arguments.address(columns.address());
-        arguments.number(count(panel.in_features)?);
-        arguments.number(count(panel.first)?);
-        let grid = Grid::of(panel.in_features, panel.count)?;
+        let grid = panel.check_columns(columns.len)?;
+        let arguments = [
+            panel.packed.into(),
+            columns.into(),
+            Argument::count(panel.in_features)?,
+            Argument::count(panel.first)?,
+        ];
         self.unpack_columns.launch(stream, grid, &arguments)
     }
 
@@ -133,14 +131,14 @@ impl Kernels {
         columns: Span<'_, f32>,
         scale: f64,
     ) -> Result<(), DeviceError> {
-        panel.check_columns(columns.len)?;
-        let mut arguments = Arguments::default();
-        arguments.address(panel.packed.address());
-        arguments.address(columns.address());
-        arguments.number(count(panel.in_features)?);
-        arguments.number(count(panel.first)?);
-        arguments.real(scale);
-        let grid = Grid::of(panel.in_features, panel.count)?;
+        let grid = panel.check_columns(columns.len)?;
+        let arguments = [
+            panel.packed.into(),
+            columns.into(),
+            Argument::count(panel.in_features)?,
+            Argument::count(panel.first)?,
+            Argument::real(scale),
+        ];
         self.unpack_scaled.launch(stream, grid, &arguments)
     }
 
@@ -155,11 +153,12 @@ impl Kernels {
         let bytes = numbers.saturating_mul(rows.dtype.size_bytes());
         check_length("rows with weights", rows.rows.len, bytes)?;
         check_length("weighed rows", out.len, numbers)?;
-        let mut arguments = Arguments::default();
-        arguments.address(rows.rows.address());
-        arguments.address(rows.factors.address());
-        arguments.address(out.address());
-        arguments.number(count(rows.in_features)?);
+        let arguments = [
+            rows.rows.into(),
+            rows.factors.into(),
+            out.into(),
+            Argument::count(rows.in_features)?,
+        ];
         let kernel = match rows.dtype {
             FloatDtype::Bf16 => &self.weigh_bf16,
             FloatDtype::F16 => &self.weigh_f16,
@@ -180,17 +179,15 @@ impl Kernels {
         panel.check(sums.len)?;
         let expected = panel.in_features.saturating_mul(PARTIAL_SUMS);
         check_length("partial sums of a trace", partial.len, expected)?;
-        let mut arguments = Arguments::default();
-        arguments.address(panel.packed.address());
-        arguments.address(sums.address());
-        arguments.address(partial.address());
-        arguments.number(count(panel.in_features)?);
-        arguments.number(count(panel.first)?);
-        let grid = Grid {
-            across: 1,
-            down: count(panel.count)?,
-            threads: count(PARTIAL_SUMS)?,
-        };
+        let arguments = [
+            panel.packed.into(),
+            sums.into(),
+            partial.into(),
+            Argument::count(panel.in_features)?,
+            Argument::count(panel.first)?,
+        ];
+        // One block a row.
+        let grid = Grid::in_blocks(PARTIAL_SUMS, panel.count, PARTIAL_SUMS)?;
         self.trace_panel.launch(stream, grid, &arguments)
     }
 
@@ -204,11 +201,12 @@ impl Kernels {
         let m = rows.len;
         let expected = m.saturating_mul(PARTIAL_SUMS);
         check_length("partial sums of a trace", partial.len, expected)?;
-        let mut arguments = Arguments::default();
-        arguments.address(partial.address());
-        arguments.address(rows.address());
-        arguments.number(count(m)?);
-        arguments.number(count(PARTIAL_SUMS)?);
+        let arguments = [
+            partial.into(),
+            rows.into(),
+            Argument::count(m)?,
+            Argument::count(PARTIAL_SUMS)?,
+        ];
         self.trace_rows.launch(stream, Grid::of(m, 1)?, &arguments)
     }
 }
@@ -222,11 +220,13 @@ impl PackedPanel<'_> {
         Ok(beside)
     }
 
-    /// Held against its matrix and memory for its columns, whole.
-    fn check_columns(&self, numbers: usize) -> Result<(), DeviceError> {
+    /// Held against its matrix and memory for its columns, whole; a launch for each of their
+    /// numbers.
+    fn check_columns(&self, numbers: usize) -> Result<Grid, DeviceError> {
         self.check_rows()?;
         let expected = self.in_features.saturating_mul(self.count);
-        check_length("unpacked columns", numbers, expected)
+        check_length("unpacked columns", numbers, expected)?;
+        Grid::of(self.in_features, self.count)
     }
 
     fn check_rows(&self) -> Result<(), DeviceError> {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 /// Numbers that any bytes are.
 pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for u8 {}
-impl Plain for i32 {}
 impl Plain for f32 {}
 impl Plain for f64 {}
 

@@ -4,9 +4,8 @@
 //! when one is not there. So the library's presence is asked for first (`probe`), and every call
 //! goes through `call`, where a panic becomes an error and no answer stays unread. (The process
 //! must therefore not be built with panic = "abort".) What is made there is owned: `context`,
-//! `memory`, `stream`, `module`, `blas`, `solver`. Their `Drop` waits for what uses them, frees,
-//! and ignores what it cannot tell anybody. `staging` sends rows, `kernels` launches what
-//! `kernels/*.cu` says.
+//! `memory`, `stream`, `module`, `blas`. Their `Drop` waits for what uses them, frees, and ignores
+//! what it cannot tell anybody. `staging` sends rows, `kernels` launches what `kernels/*.cu` says.
 #![expect(
     unsafe_code,
     reason = "calls into the CUDA driver and its libraries; each block says why it is sound"
@@ -20,6 +19,5 @@ pub(crate) mod libraries;
 pub(crate) mod memory;
 mod module;
 pub(crate) mod probe;
-pub(crate) mod solver;
 pub(crate) mod staging;
 pub(crate) mod stream;

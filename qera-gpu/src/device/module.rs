@@ -2,6 +2,7 @@
 
 use crate::device::call::Status;
 use crate::device::context::Context;
+use crate::device::memory::{Plain, Span};
 use crate::device::stream::Stream;
 use crate::error::DeviceError;
 use core::ffi::{CStr, c_void};
@@ -10,24 +11,33 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 /// Threads of a block.
-const THREADS: u32 = 256;
+const THREADS: usize = 256;
 
 /// A size as kernels take it.
-pub(crate) fn count(size: usize) -> Result<u32, DeviceError> {
+fn count(size: usize) -> Result<u32, DeviceError> {
     u32::try_from(size).map_err(|_| DeviceError::Unsupported("a matrix of 2^32 rows or columns"))
 }
 
 /// Blocks and their threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
-    pub(crate) across: u32,
-    pub(crate) down: u32,
-    pub(crate) threads: u32,
+    across: u32,
+    down: u32,
+    threads: u32,
 }
 
 impl Grid {
     /// A launch with a thread for each of `across` numbers, `down` times.
     pub(crate) fn of(across: usize, down: usize) -> Result<Self, DeviceError> {
+        Self::in_blocks(across, down, THREADS)
+    }
+
+    /// The same with so many threads a block.
+    pub(crate) fn in_blocks(
+        across: usize,
+        down: usize,
+        threads: usize,
+    ) -> Result<Self, DeviceError> {
         /// The most blocks in y that every device allows.
         const DOWN_MAX: u32 = 65_535;
         let down = count(down)?;
@@ -35,35 +45,39 @@ impl Grid {
             return Err(DeviceError::Unsupported("a launch of 65,536 rows"));
         }
         Ok(Self {
-            across: count(across.div_ceil(THREADS as usize))?,
+            across: count(across.div_ceil(threads))?,
             down,
-            threads: THREADS,
+            threads: count(threads)?,
         })
     }
 }
 
-/// What a kernel is launched with: each number in a place of its own, in the kernel's order.
-#[derive(Debug, Default)]
-pub(crate) struct Arguments(Vec<u64>);
+/// An argument of a launch: its bytes, in the place that the kernel reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Argument(u64);
 
-impl Arguments {
-    pub(crate) fn address(&mut self, address: sys::CUdeviceptr) {
-        self.long(address);
+impl Argument {
+    /// An address, or an integer of 64 bits.
+    pub(crate) const fn long(number: u64) -> Self {
+        Self(number)
     }
 
-    pub(crate) fn long(&mut self, number: u64) {
-        self.0.push(number);
-    }
-
-    pub(crate) fn number(&mut self, number: u32) {
+    /// An unsigned integer of 32 bits.
+    pub(crate) fn count(size: usize) -> Result<Self, DeviceError> {
         // The kernel reads the first four bytes.
         let mut place = [0; 8];
-        place[..4].copy_from_slice(&number.to_ne_bytes());
-        self.0.push(u64::from_ne_bytes(place));
+        place[..4].copy_from_slice(&count(size)?.to_ne_bytes());
+        Ok(Self(u64::from_ne_bytes(place)))
     }
 
-    pub(crate) fn real(&mut self, number: f64) {
-        self.0.push(number.to_bits());
+    pub(crate) const fn real(number: f64) -> Self {
+        Self(number.to_bits())
+    }
+}
+
+impl<T: Plain> From<Span<'_, T>> for Argument {
+    fn from(memory: Span<'_, T>) -> Self {
+        Self(memory.address())
     }
 }
 
@@ -140,13 +154,14 @@ impl Kernel {
         &self,
         stream: &Stream,
         grid: Grid,
-        arguments: &Arguments,
+        arguments: &[Argument],
     ) -> Result<(), DeviceError> {
         if grid.across == 0 || grid.down == 0 {
             return Ok(());
         }
-        let mut places: Vec<*mut c_void> = (arguments.0.iter())
-            .map(|place| core::ptr::from_ref(place).cast_mut().cast())
+        let mut places: Vec<*mut c_void> = arguments
+            .iter()
+            .map(|argument| core::ptr::from_ref(&argument.0).cast_mut().cast())
             .collect();
         self.module.context.call("cuLaunchKernel", || {
             // SAFETY: the driver reads as many arguments as the kernel has, and these are they, in

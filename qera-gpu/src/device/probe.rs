@@ -1,23 +1,10 @@
-//! Whether there is a device.
+//! Whether there is a device: driver library, driver, the device, in that order.
 
 use crate::device::call::{Status, called, driver_name, guarded};
 use crate::error::DeviceError;
-use crate::probe::{Device, Probe, Reason};
+use crate::probe::{Device, Reason};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute};
-
-/// Looks for a CUDA device: driver library, driver, first device, in that order.
-///
-/// Never panics; where a function is missing from the library, the loader's message also reaches
-/// standard error. Takes milliseconds without a device; with one the driver's start may take a
-/// second.
-#[must_use]
-pub fn probe() -> Probe {
-    match find(0) {
-        Ok(found) => Probe::Available(found.device),
-        Err(reason) => Probe::Unavailable(reason),
-    }
-}
 
 /// A device that answers.
 #[derive(Debug)]
@@ -29,7 +16,8 @@ pub(crate) struct Found {
     pub(crate) driver_version: i32,
 }
 
-/// Starts the driver and describes the device of this number.
+/// Starts the driver and describes the device of this number. Never panics; where a function is
+/// missing from the library, the loader's message also reaches standard error.
 pub(crate) fn find(ordinal: usize) -> Result<Found, Reason> {
     // SAFETY: loads, and closes again, a library by its well-known names. Its initialisers are the
     // CUDA driver's own, which every CUDA program runs.

@@ -53,6 +53,8 @@ impl Staging {
         let slot = &mut self.slots[self.last];
         let bytes = parts.iter().map(|part| part.len()).sum();
         if slot.pinned.len() < bytes {
+            // First freed, then allocated: there need not be room for both.
+            *slot = Slot::new(work.context(), 0)?;
             *slot = Slot::new(work.context(), bytes)?;
         }
         slot.read.wait()?;

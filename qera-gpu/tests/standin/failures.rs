@@ -6,8 +6,8 @@
 use crate::inputs::{floats, gram, numbers, rows, second_moment};
 use qera_core::dtype::FloatDtype;
 use qera_gpu::{
-    DeviceError, DeviceOperand, DeviceR, DeviceRows, Offload, OffloadOptions, PieceShare, Reason,
-    Triangle, eigen,
+    DeviceError, DeviceFeedback, DeviceOperand, DeviceR, DeviceRows, Offload, OffloadOptions,
+    PieceShare, Reason, Triangle,
 };
 use std::path::PathBuf;
 use std::process::Command;
@@ -74,7 +74,9 @@ fn uses(offload: &Arc<Offload>) -> Result<(), DeviceError> {
     scaled.times(&x, 2, &mut z)?;
     r.times(&x, 2, &mut z)?;
     r.trace_with(&floats(3, m * 4))?;
-    eigen(offload, &mut [2.0, 1.0, 1.0, 2.0], &mut [0.0; 2])
+    let mut feedback = DeviceFeedback::new(offload, &floats(5, m * m), m, 4)?;
+    feedback.take(5..m, &floats(6, 4 * (m - 5)))?;
+    feedback.due(2..5, &mut [0.0; 12])
 }
 
 /// The job of a child; alone it runs undisturbed.

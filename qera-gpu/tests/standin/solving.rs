@@ -1,8 +1,8 @@
-//! Products, traces and eigenproblems on the device.
+//! Products and traces on the device.
 
 use crate::device;
 use crate::inputs::{distance, element, floats, numbers, product, second_moment};
-use qera_gpu::{DeviceOperand, DeviceR, eigen};
+use qera_gpu::{DeviceFeedback, DeviceOperand, DeviceR};
 
 /// Of f32 products and sums, relative to the largest result.
 const F32_ERROR: f64 = 2e-6;
@@ -35,22 +35,39 @@ fn an_operand_multiplies_both_ways() {
     }
 }
 
+/// Errors arrive from the last inputs to the first, as rounding makes them; inputs get what those
+/// behind them leave, and lengths that do not fit are refused.
 #[test]
-fn a_part_of_an_operand_multiplies() {
-    let (offload, depth, n, b) = (device(), 50, 31, 6);
-    let values = floats(4, depth * n);
-    let operand = DeviceOperand::new(&offload, &values, depth).unwrap();
-    let (rows, columns) = (9..33, 5..30);
-    let x = numbers(5, b * rows.len());
-    let matrix = |i: usize, j: usize| f64::from(values[9 + i + (5 + j) * depth]);
-    let expected = product(&x, matrix, b, columns.len());
-    let mut out = vec![f64::NAN; b * columns.len()];
-    operand
-        .times_part(rows, columns.clone(), &x, b, &mut out)
-        .unwrap();
-    assert!(distance(&out, &expected) < F32_ERROR);
-    let beyond = operand.times_part(40..51, columns, &x, b, &mut out);
-    assert!(beyond.is_err());
+fn later_errors_are_summed_for_earlier_inputs() {
+    let (offload, m, n) = (device(), 50, 31);
+    let (u, errors) = (floats(4, m * m), floats(5, m * n));
+    let mut there = DeviceFeedback::new(&offload, &u, m, n).unwrap();
+    for inputs in [40..50, 17..40, 0..17] {
+        let mut due = vec![f32::NAN; inputs.len() * n];
+        there.due(inputs.clone(), &mut due).unwrap();
+        let expected: Vec<f64> = inputs
+            .clone()
+            .flat_map(|k| (0..n).map(move |i| (k, i)))
+            .map(|(k, i)| {
+                let of = |j: usize| f64::from(errors[j * n + i]) * f64::from(u[k * m + j]);
+                (inputs.end..m).map(of).sum()
+            })
+            .collect();
+        let due: Vec<f64> = due.iter().map(|x| f64::from(*x)).collect();
+        if inputs.end < m {
+            assert!(distance(&due, &expected) < F32_ERROR, "{inputs:?}");
+        } else {
+            assert!(due.iter().all(|x| x.abs() < f64::MIN_POSITIVE));
+        }
+        let made = &errors[inputs.start * n..inputs.end * n];
+        there.take(inputs.clone(), made).unwrap();
+        assert!(there.take(inputs, &made[1..]).is_err());
+    }
+    assert!(there.due(50..51, &mut vec![0.0; n]).is_err());
+    assert!(there.due(0..1, &mut vec![0.0; n - 1]).is_err());
+    assert!(there.take(49..51, &floats(6, 2 * n)).is_err());
+    assert!(DeviceFeedback::new(&offload, &u[1..], m, n).is_err());
+    assert!(!offload.is_lost());
 }
 
 #[test]
@@ -97,39 +114,6 @@ fn traces_are_those_of_the_whole_product() {
         assert!(error < 1e-12, "{m} x {n}: {error:e}");
         assert!(r.trace_with(&vec![0.0; m * n]).unwrap().abs() < 1e-300);
     }
-}
-
-#[test]
-fn eigenpairs_rebuild_their_matrix() {
-    let (offload, n) = (device(), 60);
-    let packed = second_moment(10, n);
-    let whole: Vec<f64> = (0..n * n)
-        .map(|at| element(&packed, n, at % n, at / n))
-        .collect();
-    let (mut vectors, mut values) = (whole.clone(), vec![0.0; n]);
-    eigen(&offload, &mut vectors, &mut values).unwrap();
-    assert!(values.is_sorted());
-    let mut rebuilt = vec![0.0; n * n];
-    let mut gram = vec![0.0; n * n];
-    for i in 0..n {
-        for j in 0..n {
-            for k in 0..n {
-                rebuilt[i + j * n] += vectors[i + k * n] * values[k] * vectors[j + k * n];
-                gram[i + j * n] += vectors[k + i * n] * vectors[k + j * n];
-            }
-        }
-    }
-    let identity: Vec<f64> = (0..n * n)
-        .map(|at| f64::from(u8::from(at % n == at / n)))
-        .collect();
-    assert!(distance(&rebuilt, &whole) < 1e-12);
-    assert!(distance(&gram, &identity) < 1e-12);
-    whole
-        .iter()
-        .zip(&vectors)
-        .for_each(|(a, v)| assert!(a.is_finite() && v.is_finite()));
-    let mut nan = vec![f64::NAN; 4];
-    assert!(eigen(&offload, &mut nan, &mut [0.0; 2]).is_err());
 }
 
 /// Solves from several threads wait for each other, and folds do not disturb them.

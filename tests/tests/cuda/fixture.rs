@@ -56,7 +56,10 @@ fn a_batch_beside_the_device_is_the_hosts() {
     let mut bytes = Vec::new();
     for (seed, threads) in [(1, "1"), (2, "2"), (3, "2")] {
         let there = TestDaemon::new(BINARY);
-        let standing = StandIn { seed, fails_at: 0 };
+        let standing = StandIn {
+            seed,
+            ..StandIn::default()
+        };
         let run = standing.run(&there, &once(&["--device", "cuda", "--threads", threads]));
         expect(&run, 0, &["computing on "]);
         assert!(!run.log.contains("device failed"), "{}", run.log);

@@ -6,7 +6,9 @@
 
 mod failures;
 mod fixture;
+mod live_failures;
 mod memory;
+mod rounding;
 mod settled;
 mod stand_in;
 

@@ -1,42 +1,33 @@
 //! Rows folded into R: on the device as they come, on the host by its kernel.
 
-use std::sync::Arc;
-
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::{packed_len, packed_offset};
 use qera_core::statistics::BlockShare;
-use qera_daemon::{Compute, PageVec, Scratch, StoredRows, fold_products};
-use qera_gpu::{DeviceError, DeviceRows, Offload, PIECE_ROWS, PieceShare, Triangle};
+use qera_daemon::{PageVec, Scratch, StoredRows, fold_products};
+use qera_gpu::{DeviceError, DeviceRows, PIECE_ROWS, PieceShare, Triangle};
 
-use crate::CheckFailure;
 use crate::inputs::{bytes, floats, timed};
+use crate::sides::{CheckFailure, Sides};
 
 /// Rows of a batch, and batches that are timed.
 const BATCH: usize = 2048;
 const BATCHES: usize = 32;
 
-/// Every type of every width.
-pub(crate) fn all(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
-    sizes: &[usize],
-) -> Result<Vec<serde_json::Value>, CheckFailure> {
-    let mut found = Vec::new();
-    for &m in sizes {
-        let values = floats(1, BATCH * m);
-        for dtype in [FloatDtype::Bf16, FloatDtype::F16, FloatDtype::F32] {
-            found.push(one(offload, compute, (&bytes(&values, dtype), dtype, m))?);
-        }
-    }
-    Ok(found)
+/// Every type.
+pub(crate) fn of_size(sides: Sides<'_>, m: usize) -> Result<Vec<serde_json::Value>, CheckFailure> {
+    let values = floats(1, BATCH * m);
+    let types = [FloatDtype::Bf16, FloatDtype::F16, FloatDtype::F32];
+    let one = |dtype| one(sides, &bytes(&values, dtype), dtype, m);
+    types.into_iter().map(one).collect()
 }
 
 fn one(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
-    (batch, dtype, m): (&[u8], FloatDtype, usize),
+    sides: Sides<'_>,
+    batch: &[u8],
+    dtype: FloatDtype,
+    m: usize,
 ) -> Result<serde_json::Value, CheckFailure> {
-    let mut triangle = Triangle::new(offload, &vec![0.0; packed_len(m)], m)?;
+    let mut triangle = Triangle::new(sides.offload, &vec![0.0; packed_len(m)], m)?;
     let mut found = vec![0.0; packed_len(m)];
     let mut seen = 0;
     let mut fold = |triangle: &mut Triangle| -> Result<(), DeviceError> {
@@ -68,7 +59,7 @@ fn one(
     let (mut scratch, mut before) = (Scratch::default(), 0.0);
     let mut on_host = || {
         let rows = StoredRows::bytes(batch, dtype, m);
-        fold_products(compute, rows, &mut here, &mut scratch, |count| {
+        fold_products(sides.compute, rows, &mut here, &mut scratch, |count| {
             let share = BlockShare::new(before, count as f64);
             before += count as f64;
             share

@@ -1,13 +1,14 @@
 //! What a CUDA device does of a run, timed beside this host; `benches/cuda/run` runs it.
 //!
 //! `cuda_check SIZE...` opens the first device and, for each number of channels, accumulates rows
-//! of each type and multiplies as a solve does. One JSON object on standard output. Elapsed
-//! seconds: a device is waited for.
+//! of each type, multiplies as a solve does, and solves. One JSON object a line on standard output.
+//! Elapsed seconds: a device is waited for.
 #![expect(clippy::print_stdout, reason = "its output is the measurement")]
 
 mod accumulate;
 mod inputs;
 mod multiply;
+mod sides;
 mod solve;
 
 use std::process::ExitCode;
@@ -16,14 +17,21 @@ use std::sync::Arc;
 use qera_daemon::{Compute, Cores, Kernel};
 use qera_gpu::{Offload, OffloadOptions};
 
-type CheckFailure = Box<dyn core::error::Error>;
+use crate::sides::{CheckFailure, Sides};
+
+/// What is measured with one number of channels.
+type Part = fn(Sides<'_>, usize) -> Result<Vec<serde_json::Value>, CheckFailure>;
+
+/// The parts, in their order: a run that is ended early has done the first ones.
+const PARTS: [(&str, Part); 3] = [
+    ("accumulate", accumulate::of_size),
+    ("multiply", multiply::of_size),
+    ("solve", solve::of_size),
+];
 
 fn main() -> ExitCode {
     match run() {
-        Ok(found) => {
-            println!("{found}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the only message")]
             {
@@ -34,22 +42,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<serde_json::Value, CheckFailure> {
+fn run() -> Result<(), CheckFailure> {
     let sizes: Vec<usize> = std::env::args()
         .skip(1)
         .map(|size| size.parse())
         .collect::<Result<_, _>>()?;
     let offload = Arc::new(Offload::open(&OffloadOptions::default())?);
-    let cores = Cores::new(std::thread::available_parallelism()?.get());
+    let threads = std::thread::available_parallelism()?.get();
+    let cores = Cores::new(threads);
     let _core = cores.take();
-    let compute = Compute::new(Kernel::named("auto")?, &cores);
-    Ok(serde_json::json!({
+    let sides = Sides {
+        offload: &offload,
+        compute: Compute::new(Kernel::named("auto")?, &cores),
+    };
+    let machine = serde_json::json!({
+        "part": "machine",
         "device": offload.device().to_string(),
         "libraries": offload.libraries(),
-        "host_kernel": compute.kernel.name(),
-        "host_threads": std::thread::available_parallelism()?.get(),
-        "accumulate": accumulate::all(&offload, compute, &sizes)?,
-        "multiply": multiply::all(&offload, compute, &sizes)?,
-        "solve": solve::all(&offload, compute, &sizes)?,
-    }))
+        "host_kernel": sides.compute.kernel.name(),
+        "host_threads": threads,
+    });
+    println!("{machine}");
+    for (name, part) in PARTS {
+        for &m in &sizes {
+            for mut found in part(sides, m)? {
+                found["part"] = name.into();
+                println!("{found}");
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,42 +1,29 @@
 //! The products of a solve, one by one: on the device with everything uploaded, on the host with
 //! its kernel.
 
-use std::sync::Arc;
-
 use faer::Mat;
 use qera_core::packed::packed_len;
-use qera_daemon::{ColumnMajor, Compute, Scratch, trace_products};
-use qera_gpu::{DeviceError, DeviceOperand, DeviceR, Offload, eigen};
+use qera_daemon::{ColumnMajor, Scratch, trace_products};
+use qera_gpu::{DeviceError, DeviceOperand, DeviceR};
 
-use crate::CheckFailure;
 use crate::inputs::{distance, floats, least_of_three, timed};
+use crate::sides::{CheckFailure, Sides};
 
 /// Vectors of a block.
 const VECTORS: usize = 48;
-/// Of the eigenproblem.
-const SMALL: usize = 512;
 
-/// Every size, square.
-pub(crate) fn all(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
-    sizes: &[usize],
-) -> Result<Vec<serde_json::Value>, CheckFailure> {
-    let mut found = Vec::new();
-    for &m in sizes {
-        let error = floats(2, m * m);
-        found.push(operand(offload, compute, &error, m)?);
-        found.push(second_moment(offload, compute, &error, m)?);
-    }
-    let small = SMALL.min(sizes.iter().copied().max().unwrap_or_default());
-    found.push(eigenproblem(offload, small)?);
-    Ok(found)
+/// With an operand, square, and with R.
+pub(crate) fn of_size(sides: Sides<'_>, m: usize) -> Result<Vec<serde_json::Value>, CheckFailure> {
+    let error = floats(2, m * m);
+    Ok(vec![
+        operand(sides, &error, m)?,
+        second_moment(sides, &error, m)?,
+    ])
 }
 
-/// X^T B.
+/// X^T B, and Y^T B^T from the same upload.
 fn operand(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
+    Sides { offload, compute }: Sides<'_>,
     values: &[f32],
     m: usize,
 ) -> Result<serde_json::Value, CheckFailure> {
@@ -48,6 +35,8 @@ fn operand(
         .collect();
     let mut there = vec![0.0; VECTORS * m];
     let device_s = least_of_three(|| operand.times(&x, VECTORS, &mut there))?;
+    let mut transposed = vec![0.0; VECTORS * m];
+    let transposed_s = least_of_three(|| operand.transposed_times(&x, VECTORS, &mut transposed))?;
     let mut exact = vec![0.0; VECTORS * m];
     let device_f64_s = least_of_three(|| operand.times_f64(&x, VECTORS, &mut exact))?;
     let host = compute.operand(ColumnMajor::new(values, m));
@@ -67,6 +56,7 @@ fn operand(
         "vectors": VECTORS,
         "upload_s": upload_s,
         "device_s": device_s,
+        "device_transposed_s": transposed_s,
         "device_f64_s": device_f64_s,
         "host_s": host_s,
         "device_error": distance(&there, &exact),
@@ -76,8 +66,7 @@ fn operand(
 
 /// R in f64, and tr(R P P^T).
 fn second_moment(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
+    Sides { offload, compute }: Sides<'_>,
     p: &[f32],
     m: usize,
 ) -> Result<serde_json::Value, CheckFailure> {
@@ -117,31 +106,5 @@ fn second_moment(
         "trace_s": trace_s,
         "host_trace_s": host_trace_s,
         "trace_difference": (trace / here - 1.0).abs(),
-    }))
-}
-
-/// A symmetric eigenproblem, by its residual.
-fn eigenproblem(offload: &Arc<Offload>, n: usize) -> Result<serde_json::Value, CheckFailure> {
-    let half = floats(6, n * n);
-    let g = Mat::from_fn(n, n, |i, j| {
-        f64::from(half[i + j * n]) + f64::from(half[j + i * n])
-    });
-    let whole: Vec<f64> = g
-        .col_iter()
-        .flat_map(|column| column.iter().copied())
-        .collect();
-    let (mut vectors, mut values) = (whole.clone(), vec![0.0; n]);
-    let device_s = least_of_three(|| {
-        vectors.copy_from_slice(&whole);
-        eigen(offload, &mut vectors, &mut values)
-    })?;
-    let v = Mat::from_fn(n, n, |i, j| vectors[i + j * n]);
-    let scaled = Mat::from_fn(n, n, |i, j| vectors[i + j * n] * values[j]);
-    let residual = (&g * &v - scaled).norm_max() / g.norm_l2();
-    Ok(serde_json::json!({
-        "work": "eigenproblem",
-        "n": n,
-        "device_s": device_s,
-        "residual": residual,
     }))
 }

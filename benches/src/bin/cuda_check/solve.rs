@@ -1,38 +1,24 @@
 //! A layer from R and E to A and B: on the device and on the host, cold, rank 32.
 
-use std::sync::Arc;
-
 use faer::{Mat, MatRef};
 use qera_core::packed::packed_offset;
-use qera_daemon::{Compute, LayerProblem, LowRankTerm};
-use qera_gpu::Offload;
+use qera_daemon::{LayerProblem, LowRankTerm};
 
-use crate::CheckFailure;
 use crate::inputs::{floats, timed};
+use crate::sides::{CheckFailure, Sides};
 
 const RANK: usize = 32;
 /// Rows that R is the mean of, for each channel.
 const ROWS: usize = 2;
 
-/// Every size, square, and with 4096 also 11008 x 4096.
-pub(crate) fn all(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
-    sizes: &[usize],
-) -> Result<Vec<serde_json::Value>, CheckFailure> {
-    let mut found = Vec::new();
-    for &m in sizes {
-        found.push(one(offload, compute, m, m)?);
-        if m == 4096 {
-            found.push(one(offload, compute, 11008, m)?);
-        }
-    }
-    Ok(found)
+/// Square, and with 4096 also 11008 x 4096.
+pub(crate) fn of_size(sides: Sides<'_>, m: usize) -> Result<Vec<serde_json::Value>, CheckFailure> {
+    let widths = if m == 4096 { &[m, 11008][..] } else { &[m] };
+    widths.iter().map(|&width| one(sides, width, m)).collect()
 }
 
 fn one(
-    offload: &Arc<Offload>,
-    compute: Compute<'_>,
+    Sides { offload, compute }: Sides<'_>,
     m: usize,
     n: usize,
 ) -> Result<serde_json::Value, CheckFailure> {

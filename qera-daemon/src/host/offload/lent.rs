@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use faer::{Mat, MatRef};
-use qera_gpu::{DeviceError, DeviceR};
+use qera_gpu::{DeviceError, DeviceOperand, DeviceR};
 
 use crate::host::offload::accelerator::{Accelerator, Reserved};
 use crate::host::offload::placement::SolvedWidths;
@@ -80,6 +80,12 @@ impl<'a> LentDevice<'a> {
         let times = || r.there.times(&contiguous(x.transpose()), b, &mut product);
         self.ask(&r.trust, "R", times)?;
         Some(Mat::from_fn(m, b, |i, j| product[i * b + j]))
+    }
+
+    /// R / `scale` in f32, made there, where R is this one.
+    pub(crate) fn r_scaled(&self, packed: &[f64], scale: f64) -> Option<DeviceOperand> {
+        let r = self.r_of(packed)?;
+        self.ask(&r.trust, "R", || r.there.scaled(scale))
     }
 
     /// tr(R P P^T) for P (m x n, by columns), where R is this one: off the diagonal by f32

@@ -4,7 +4,7 @@
 //! Half of the memory is for solves, of which one waits until another has left it room. In the
 //! other half R of as many sites as fit is kept for the whole run, in the order of the sites.
 
-use qera_gpu::{DeviceOperand, DeviceR, Triangle, shared_bytes};
+use qera_gpu::{DeviceFeedback, DeviceOperand, DeviceR, Triangle, shared_bytes};
 
 /// What is worth the way to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +50,14 @@ impl DeviceShares {
     /// Whose R is kept on the device, by the widths of all sites in their order.
     pub(crate) fn summed(&self, least: Least, widths: &[usize]) -> Vec<bool> {
         let large = |&m: &usize| m >= least.in_features;
-        let widest = widths.iter().copied().filter(large).max();
-        let mut left = self.summing.saturating_sub(widest.map_or(0, scratch_bytes));
+        // One that has no room even alone takes none from the others.
+        let alone = |&m: &usize| Triangle::device_bytes(m) + scratch_bytes(m) <= self.summing;
+        let placed = widths.iter().copied().filter(large).filter(alone);
+        let widest = placed.max().unwrap_or(0);
+        let mut left = self.summing.saturating_sub(scratch_bytes(widest));
         let fits = |m: &usize| {
             let bytes = Triangle::device_bytes(*m);
-            let fits = large(m) && bytes <= left;
+            let fits = large(m) && *m <= widest && bytes <= left;
             if fits {
                 left -= bytes;
             }
@@ -73,6 +76,8 @@ pub(crate) struct SolvedWidths {
     pub(crate) out_features: usize,
     /// Whether products with R are taken.
     pub(crate) needs_r: bool,
+    /// Whether they are rounded under R, too.
+    pub(crate) rounds: bool,
 }
 
 impl SolvedWidths {
@@ -81,25 +86,29 @@ impl SolvedWidths {
         self.in_features.saturating_mul(self.out_features) >= least.numbers
     }
 
-    /// Bytes of a solve on the device, at most: E by columns and by rows, R in f32 and in f64, and
-    /// what their products take.
+    /// Bytes of a solve on the device, at most: E, R in f32 and in f64, what their products take,
+    /// and for rounding the factor of a metric and the errors.
     pub(crate) fn bytes(&self) -> u64 {
         let (m, n) = (self.in_features, self.out_features);
-        let of_e =
-            DeviceOperand::device_bytes(m, n).saturating_add(DeviceOperand::device_bytes(n, m));
+        let of_e = DeviceOperand::device_bytes(m, n);
         let of_r = if self.needs_r {
             DeviceOperand::device_bytes(m, m).saturating_add(DeviceR::device_bytes(m))
         } else {
             0
         };
-        let of_both = of_e.saturating_add(of_r);
-        of_both.saturating_add(scratch_bytes(m.max(n)))
+        let of_rounding = if self.rounds {
+            DeviceFeedback::device_bytes(m, n)
+        } else {
+            0
+        };
+        let parts = [of_e, of_r, of_rounding, scratch_bytes(m.max(n))];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
 /// Bytes of vectors and panels, where the largest matrix is so wide. What a device takes whatever
 /// is computed is taken before its memory is shared out.
-const fn scratch_bytes(largest: usize) -> u64 {
+pub(crate) const fn scratch_bytes(largest: usize) -> u64 {
     shared_bytes(largest) - shared_bytes(0)
 }
 
@@ -114,7 +123,8 @@ mod tests {
         let widths = [4096, 11008, 4096, 512, 4096];
         let room = |sites: &[usize]| -> u64 {
             let triangles = sites.iter().map(|m| Triangle::device_bytes(*m));
-            scratch_bytes(11008) + triangles.sum::<u64>()
+            let widest = sites.iter().max().unwrap();
+            scratch_bytes(*widest) + triangles.sum::<u64>()
         };
         let summed = |summing| {
             let shares = DeviceShares {
@@ -132,6 +142,8 @@ mod tests {
             summed(room(&[4096, 11008, 4096])),
             [true, true, true, false, false]
         );
+        // It fits alone, and not beside the first.
+        assert_eq!(summed(room(&[11008])), [true, false, true, false, true]);
         assert_eq!(summed(0), [false; 5]);
         let all = DeviceShares::of(u64::MAX).summed(Least::NONE, &widths);
         assert_eq!(all, [true; 5]);
@@ -140,21 +152,29 @@ mod tests {
     }
 
     #[test]
-    fn a_solve_holds_e_twice_and_r_twice() {
+    fn a_solve_holds_e_and_r_twice() {
         let of = |needs_r| SolvedWidths {
             in_features: 4096,
             out_features: 11008,
             needs_r,
+            rounds: false,
         };
         let numbers: u64 = 4096 * 11008;
-        assert!(of(false).bytes() >= 2 * 4 * numbers);
+        assert!(of(false).bytes() >= 4 * numbers);
         // R whole in f32, and packed in f64.
         assert!(of(true).bytes() - of(false).bytes() >= 8 * 4096 * 4096);
+        // Rounded, too: the factor of a metric, and the errors.
+        let rounded = SolvedWidths {
+            rounds: true,
+            ..of(true)
+        };
+        assert!(rounded.bytes() - of(true).bytes() >= 4 * (4096 * 4096 + numbers));
         assert!(of(true).is_worth(Least::WORTH));
         let small = SolvedWidths {
             in_features: 576,
             out_features: 576,
             needs_r: true,
+            rounds: false,
         };
         assert!(!small.is_worth(Least::WORTH) && small.is_worth(Least::NONE));
     }

@@ -59,8 +59,16 @@ pub(crate) enum Distrust {
     #[error("{0}")]
     Solve(#[from] SolveError),
     /// It has no memory for a small layer.
-    #[error("no room for a small layer")]
-    NoRoom,
+    #[error(
+        "no room for a small layer, which takes {needed} bytes of the {left} that are for solves, \
+         half of what may be used"
+    )]
+    NoRoom {
+        /// Bytes that the layer takes.
+        needed: u64,
+        /// Bytes that there are.
+        left: u64,
+    },
     /// Something came out otherwise.
     #[error("{what} is {there:e} there and {here:e} here")]
     Differs {
@@ -144,8 +152,13 @@ fn compare_solves(
         in_features: M,
         out_features: N,
         needs_r: true,
+        rounds: false,
     };
-    let lent = LentDevice::any(accelerator, widths, Some(r)).ok_or(Distrust::NoRoom)?;
+    let lent = LentDevice::any(accelerator, widths, Some(r));
+    let lent = lent.ok_or_else(|| Distrust::NoRoom {
+        needed: widths.bytes(),
+        left: accelerator.shares.solving,
+    })?;
     let here = solved(compute, r)?;
     let there = solved(compute.beside(Some(&lent)), r)?;
     if let Some(first) = lent.failures().into_iter().next() {

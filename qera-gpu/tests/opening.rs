@@ -1,36 +1,42 @@
-//! The probe on this machine, and on stand-in driver libraries that are missing, broken or fine.
+//! What opening a device says on this machine, and beside driver libraries that are missing, broken
+//! or not enough.
 //!
-//! A stand-in is a shared library of a few C functions, compiled here and found through
-//! `LD_LIBRARY_PATH` by a child process: it shows that the probe's logic holds, not that any GPU
-//! works.
+//! Such a library has a few C functions, is compiled here and found through `LD_LIBRARY_PATH` by a
+//! child process: it shows that what is missing is named, not that any GPU works.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-use qera_gpu::{Device, Probe, Reason, probe};
+use qera_gpu::{Device, Offload, OffloadOptions, Reason};
 use std::path::Path;
 use std::process::Command;
 
-/// Asks for the probe of this machine; in a child process it is also what prints it.
+/// Opens the first device of this machine, twice; in a child process it is also what prints why
+/// there is none.
 #[test]
-fn probe_of_this_machine_does_not_panic() {
-    let found = probe();
-    println!("probe: {found}");
-    assert_eq!(probe(), found, "asking again gives the same answer");
-    match found {
-        Probe::Available(device) => assert!(!device.name.is_empty() && device.memory_bytes > 0),
-        Probe::Unavailable(Reason::Library { searched }) => {
-            assert!(
-                searched.iter().any(|name| name == "libcuda.so.1"),
-                "the name that driver packages install"
-            );
+fn opening_on_this_machine_does_not_panic() {
+    let open = || Offload::open(&OffloadOptions::default());
+    match (open(), open()) {
+        (Ok(offload), Ok(_)) => {
+            let device = offload.device();
+            assert!(!device.name.is_empty() && device.memory_bytes > 0);
         }
-        Probe::Unavailable(reason) => assert!(!reason.to_string().is_empty()),
+        (Err(reason), Err(again)) => {
+            println!("opening: {reason}");
+            assert_eq!(reason, again);
+            if let Reason::Library { searched } = reason {
+                assert!(
+                    searched.iter().any(|name| name == "libcuda.so.1"),
+                    "the name that driver packages install"
+                );
+            }
+        }
+        (one, other) => panic!("{one:?} {other:?}"),
     }
 }
 
 /// Compiles `source` as libcuda.so in a folder of its own and returns what a child that loads it
 /// prints.
-fn probe_with_driver(name: &str, source: &str) -> String {
+fn opening_with_driver(name: &str, source: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("driver.c");
@@ -45,7 +51,7 @@ fn probe_with_driver(name: &str, source: &str) -> String {
     let child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "probe_of_this_machine_does_not_panic",
+            "opening_on_this_machine_does_not_panic",
             "--nocapture",
         ])
         .env("LD_LIBRARY_PATH", &folder)
@@ -58,7 +64,7 @@ fn probe_with_driver(name: &str, source: &str) -> String {
         String::from_utf8_lossy(&child.stderr)
     );
     text.lines()
-        .find_map(|line| line.split_once("probe: "))
+        .find_map(|line| line.split_once("opening: "))
         .unwrap()
         .1
         .to_owned()
@@ -66,15 +72,15 @@ fn probe_with_driver(name: &str, source: &str) -> String {
 
 #[cfg(target_os = "linux")]
 mod stand_in {
-    use super::probe_with_driver;
+    use super::opening_with_driver;
 
     const NAMES: &str = "int cuGetErrorName(int code, const char **name) { *name = \"CUDA_ERROR_NO_DEVICE\"; return 0; }\n";
 
     #[test]
     fn library_without_functions() {
-        let text = probe_with_driver("empty", "int nothing;\n");
+        let text = opening_with_driver("empty", "int nothing;\n");
         assert!(
-            text.starts_with("no CUDA device is used: the CUDA driver library cannot be used: "),
+            text.starts_with("the CUDA driver library cannot be used: "),
             "{text}"
         );
         assert!(text.contains("cuInit"), "{text}");
@@ -82,36 +88,33 @@ mod stand_in {
 
     #[test]
     fn driver_that_does_not_start() {
-        let text = probe_with_driver(
+        let text = opening_with_driver(
             "no_start",
             &format!("{NAMES}int cuInit(unsigned flags) {{ return 100; }}\n"),
         );
         assert_eq!(
             text,
-            "no CUDA device is used: cuInit failed with CUDA error 100 (CUDA_ERROR_NO_DEVICE)"
+            "cuInit failed with CUDA error 100 (CUDA_ERROR_NO_DEVICE)"
         );
     }
 
     #[test]
     fn driver_that_cannot_name_its_error() {
-        let text = probe_with_driver("no_names", "int cuInit(unsigned flags) { return 999; }\n");
-        assert_eq!(
-            text,
-            "no CUDA device is used: cuInit failed with CUDA error 999"
-        );
+        let text = opening_with_driver("no_names", "int cuInit(unsigned flags) { return 999; }\n");
+        assert_eq!(text, "cuInit failed with CUDA error 999");
     }
 
     #[test]
     fn driver_without_devices() {
         let source = "int cuInit(unsigned flags) { return 0; }\nint cuDeviceGetCount(int *count) { *count = 0; return 0; }\n";
         assert_eq!(
-            probe_with_driver("no_devices", source),
-            "no CUDA device is used: the CUDA driver lists no device"
+            opening_with_driver("no_devices", source),
+            "the CUDA driver lists no device"
         );
     }
 
     #[test]
-    fn driver_with_a_device() {
+    fn a_device_without_all_that_is_needed() {
         let source = r#"
             #include <string.h>
             int cuInit(unsigned flags) { return 0; }
@@ -119,12 +122,22 @@ mod stand_in {
             int cuDeviceGet(int *device, int ordinal) { *device = 40 + ordinal; return 0; }
             int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "Stand-in", length); return 0; }
             int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = 3UL << 30; return device == 40 ? 0 : 1; }
-            int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
+            int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? MAJOR : 0; return 0; }
         "#;
+        let of = |name: &str, major: u32| {
+            opening_with_driver(name, &format!("#define MAJOR {major}\n{source}"))
+        };
         assert_eq!(
-            probe_with_driver("device", source),
-            "Stand-in (3072 MiB, compute capability 9.0) is present but not used: this version solves on the host"
+            of("old", 7),
+            "the device has compute capability 7.0, and 8.0 is needed"
         );
+        let text = of("device", 9);
+        // Where there is a cuBLAS, a context is asked for next.
+        let missing = [
+            "no cuBLAS library could be used (tried libcublas.so.12, libcublas.so)",
+            "a CUDA library cannot be used: ",
+        ];
+        assert!(missing.iter().any(|of| text.starts_with(of)), "{text}");
     }
 }
 
