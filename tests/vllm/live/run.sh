@@ -1,7 +1,7 @@
 #!/bin/sh
 # The `vllm` stage: a real vLLM server on CPUs, its own traffic recorded by the tap, corrected by a
 # live daemon and handed back (see the test_*.py files). Outside of the gate: 5.5 GB of packages,
-# some fifteen minutes on two cores, 10 GB in WORK.
+# some eleven minutes on two idle cores, 10 GB in WORK.
 #
 #     tests/vllm/live/run.sh [NAME...]      only the suites of these names: base rows swaps live float
 #                                         overhead commands (without any: all but swaps and

@@ -16,7 +16,7 @@ SERVER = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
 def commands():
     """The shell lines of the first block, by the number of their comment."""
     text = (ROOT / "docs/vllm.md").read_text(encoding="utf-8")
-    block = re.search(r"## Six commands\n\n```sh\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", " ")
+    block = re.search(r"## Six commands\n\n<!--.*?-->\n```sh\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", " ")
     parts = re.split(r"^# (\d)\..*\n", block, flags=re.MULTILINE)[1:]
     return {int(number): line.strip() for number, line in zip(parts[::2], parts[1::2])}
 

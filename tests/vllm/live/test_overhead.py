@@ -16,11 +16,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 SERVED = {  # what all three servers have
     "QERA_TEST_WAITING": 1,  # processes that wait take no core
     "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": 1,  # an id is what the client says
-    # Memory that is freed stays the process's: how much the C library gives back, and faults in
-    # again, hangs on the order of all calls, and was 2 % of the CPU seconds between two servers
-    # without a tap.
-    "MALLOC_MMAP_THRESHOLD_": 1 << 25,
-    "MALLOC_TRIM_THRESHOLD_": 1 << 40,
 }
 
 

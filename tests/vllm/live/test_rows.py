@@ -84,27 +84,39 @@ class RowsTests:
     off in both."""
 
     def __init__(self, stage):
-        self.stage, self.served, self.prompts = stage, {}, stage.material.prompts
-        for name, model, dtype in (
-            ("packed", stage.batch.packed, "bfloat16"),
-            ("unpacked", stage.batch.base, "float32"),
-        ):
-            self.served[name] = self.observe(name, model, dtype)
+        self.stage, self.prompts = stage, stage.material.prompts
+        packed, unpacked = (stage.batch.packed, "bfloat16"), (stage.batch.base, "float32")
+        with self.server("packed", *packed) as of_packed, self.server("unpacked", *unpacked) as of_unpacked:
+            written = Written(self.folder("packed"))
+            self.served = {"packed": self.observe("packed", of_packed, written)}
+            # In f32 a text is written in pieces, whose lengths tell of nothing.
+            self.together = self.ask_together(of_packed, written)
+            self.served["unpacked"] = self.observe("unpacked", of_unpacked, Written(self.folder("unpacked")))
+        for name in self.served:
+            shutil.rmtree(self.folder(name))
+            shutil.rmtree(self.recorded(name))
 
-    def observe(self, name, model, dtype):
-        shards, recorded = self.stage.folder(f"rows-{name}"), self.stage.folder(f"recorded-{name}")
-        tap, written, seen = self.stage.tap(shards, QERA_TEST_RECORDER=recorded), Written(shards), {}
-        with self.stage.server(f"rows-{name}", model, "--no-enable-prefix-caching", tap=tap, dtype=dtype) as server:
-            server.wait_until_ready().ask.load("batch", self.stage.batch.adapter)
-            for number, asked in enumerate(("base", "batch")):
-                with Recorded(recorded) as kept:
-                    server.ask.complete(asked, self.prompts[number], max_tokens=ANSWER, ignore_eos=True)
-                    seen[asked] = (kept, written.next(self.rows_of(number)))
-            seen["left out"] = self.ask_what_is_left_out(server, written)
-            if name == "packed":  # in f32 a text is written in pieces, whose lengths tell of nothing
-                self.together = self.ask_together(server, written)
-        for folder in (shards, recorded):
-            shutil.rmtree(folder)
+    def folder(self, name):
+        return self.stage.work / f"rows-{name}"
+
+    def recorded(self, name):
+        return self.stage.work / f"recorded-{name}"
+
+    def server(self, name, model, dtype):
+        """One that starts, as the other one does."""
+        for folder in (self.folder(name), self.recorded(name)):
+            self.stage.folder(folder.name)
+        tap = self.stage.tap(self.folder(name), QERA_TEST_RECORDER=self.recorded(name))
+        return self.stage.server(f"rows-{name}", model, "--no-enable-prefix-caching", tap=tap, dtype=dtype)
+
+    def observe(self, name, server, written):
+        seen = {}
+        server.wait_until_ready().ask.load("batch", self.stage.batch.adapter)
+        for number, asked in enumerate(("base", "batch")):
+            with Recorded(self.recorded(name)) as kept:
+                server.ask.complete(asked, self.prompts[number], max_tokens=ANSWER, ignore_eos=True)
+                seen[asked] = (kept, written.next(self.rows_of(number)))
+        seen["left out"] = self.ask_what_is_left_out(server, written)
         return seen
 
     def rows_of(self, number):
