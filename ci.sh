@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long fuzz crash no_std instructions cuda peft models gguf engines vllm_tap report)
+stages=(fmt clippy doc test test_long fuzz crash no_std embedded aarch64 instructions cuda peft models gguf engines vllm_tap report)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -60,7 +60,7 @@ stage_fuzz() {
     if [ "$status" -eq 0 ]; then
         (
             ulimit -v 8388608
-            QERA_FUZZ="${QERA_FUZZ:-200000}" \
+            QERA_FUZZ="${QERA_FUZZ:-1000000}" \
                 cargo test --workspace --release --lib trials::fuzz -- --nocapture
         ) | tee "$log" || status=$?
         grep '^fuzz:' "$log" || status=1
@@ -77,9 +77,10 @@ stage_crash() {
     local status=0 own
     own=$(mktemp)
     local -x QERA_CRASH_LEDGER="${QERA_CRASH_LEDGER:-$own}"
-    QERA_CUTS="${QERA_CUTS:-5000}" \
+    QERA_CUTS="${QERA_CUTS:-8000}" \
         cargo test --workspace --release --lib trials::simulation || status=$?
-    QERA_CRASH="${QERA_CRASH:-600}" cargo test -p qera-tests --release --test faults || status=$?
+    QERA_CRASH="${QERA_CRASH:-420}" \
+        cargo test -p qera-tests --release --test faults -- --nocapture || status=$?
     awk '{ runs += $3; kills += $4; faults += $5; lost += $6; double += $7 }
         END { printf "crash: runs=%d kills=%d faults=%d lost=%d double=%d\n",
               runs, kills, faults, lost, double }' "$QERA_CRASH_LEDGER" || status=1
@@ -91,7 +92,7 @@ stage_no_std() {
     ci/no_std_proof/run.sh
 }
 
-stage_embedded() { # outside of the gate: it installs emulators
+stage_embedded() {
     ci/embedded/run.sh
 }
 
@@ -103,7 +104,7 @@ stage_cuda() {
     ci/cuda/run.sh
 }
 
-stage_aarch64() { # outside of the gate: it installs a cross compiler and an emulator
+stage_aarch64() {
     ci/aarch64/run.sh
 }
 
@@ -131,7 +132,7 @@ stage_report() {
     tests/report/run.sh
 }
 
-stage_vllm() { # outside of the gate: 5.5 GB of packages, and a quarter of an hour
+stage_vllm() { # outside of the gate: 5.5 GB of packages, and some eleven minutes
     tests/vllm/live/run.sh
 }
 

@@ -5,7 +5,9 @@
 // from the NTH call of this kind on a path that contains TEXT on, TIMES calls fail with ACTION as their
 // errno, or are shortened (-1); or the process ends before the NTH (-2) or behind it (-3; a write has
 // written the half of what it was to). QERA_COUNT is "TEXT FILE": how many calls of each kind there
-// were on such paths is written there at the end.
+// were on such paths is written there at the end. QERA_EVERY is "TEXT FIRST READING WRITING FILE":
+// from the FIRST call on a path that contains TEXT on, each READING-th that reads or asks fails with
+// EIO, each WRITING-th that needs room with ENOSPC; how many did is written to FILE at the end.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -35,11 +37,31 @@ static const char *text_of(const char *variable, char text[256]) {
     return rule && sscanf(rule, "%255s", text) == 1 ? text : 0;
 }
 
+static long passed, read_of, written_of, refused;
+
+// Whether it is this call's turn to fail; those that end a run are left alone.
+static int has_its_turn(const char *call, const char *path) {
+    char text[256];
+    long first, reading, writing;
+    const char *rule = getenv("QERA_EVERY");
+    if (!rule || sscanf(rule, "%255s %ld %ld %ld", text, &first, &reading, &writing) != 4 ||
+        !strstr(path, text) || __atomic_add_fetch(&passed, 1, __ATOMIC_SEQ_CST) < first)
+        return 0;
+    int reads = !!strstr("open read stat list", call);
+    int makes = !!strstr("write mkdir rename link", call);
+    long *count = reads ? &read_of : &written_of, period = reads ? reading : writing;
+    if (!(reads || makes) || __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST) % period) return 0;
+    __atomic_add_fetch(&refused, 1, __ATOMIC_SEQ_CST);
+    errno = reads ? EIO : ENOSPC;
+    return 1;
+}
+
 // What becomes of a call: FAILS (errno is set), SHORTENED, CUT or UNTOUCHED.
 static int fault(const char *call, const char *path) {
     char kind[16], text[256];
     long nth = 0, times = 0;
     int action = 0, known = 0;
+    if (path && strcmp(call, "open") && has_its_turn(call, path)) return FAILS;
     const char *rule = getenv("QERA_FAULT");
     int is_ruled = rule && sscanf(rule, "%15s %255s %ld %ld %d", kind, text, &nth, &times, &action) == 5;
     if (!path || !((is_ruled && strstr(path, text)) ||
@@ -62,6 +84,14 @@ __attribute__((destructor)) static void tell_counts(void) {
     if (out) fclose(out);
 }
 
+__attribute__((destructor)) static void tell_refused(void) {
+    char file[4096];
+    const char *rule = getenv("QERA_EVERY");
+    if (!rule || sscanf(rule, "%*s %*d %*d %*d %4095s", file) != 1) return;
+    FILE *out = fopen(file, "w");
+    if (out) fprintf(out, "%ld\n", refused), fclose(out);
+}
+
 static int fails(const char *call, const char *path) {
     char kind[16], text[256];
     int count, number;
@@ -75,7 +105,7 @@ static int fails(const char *call, const char *path) {
 }
 
 static int is_watched(void) {
-    return getenv("QERA_FAIL") || getenv("QERA_FAULT") || getenv("QERA_COUNT");
+    return getenv("QERA_FAIL") || getenv("QERA_FAULT") || getenv("QERA_COUNT") || getenv("QERA_EVERY");
 }
 
 static const char *path_of(int fd, char *path, size_t size) {
@@ -108,7 +138,7 @@ int open64(const char *path, int flags, ...) {
     va_start(more, flags);
     mode_t mode = va_arg(more, mode_t);
     va_end(more);
-    if (fails("open", path)) return -1;
+    if (fails("open", path) || has_its_turn(flags & O_CREAT ? "mkdir" : "open", path)) return -1;
     WITH_FAULT("open", path, -1, NEXT(open64)(path, flags, mode));
     if (answer >= 0 && flags & O_CREAT) say("create", path);
     return answer;

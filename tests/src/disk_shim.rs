@@ -66,6 +66,24 @@ pub struct CallCount {
     pub count: usize,
 }
 
+/// Where it stands how many calls failed, when the process has ended.
+#[derive(Debug)]
+pub struct FailedCalls {
+    counted: PathBuf,
+}
+
+impl FailedCalls {
+    /// How many.
+    ///
+    /// # Panics
+    /// When the process has not ended by itself.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let text = fs::read_to_string(&self.counted).unwrap();
+        text.trim().parse().unwrap()
+    }
+}
+
 impl DiskShim {
     /// Compiles it.
     ///
@@ -136,6 +154,20 @@ impl DiskShim {
             "QERA_FAULT",
             format!("{call} {path} {nth} {times} {action}"),
         );
+    }
+
+    /// Puts it before a command's calls, some of which fail all the time on paths that contain a
+    /// text: of those that read or ask one in some fifty, of those that need room one in some four
+    /// hundred. A run that waits for both goes on.
+    pub fn fail_now_and_then(&self, command: &mut Command, path: &str) -> FailedCalls {
+        let counted = self.folder.path().join("failed");
+        let (first, reading, writing) = (500, 53, 401);
+        command.env("LD_PRELOAD", self.library());
+        command.env(
+            "QERA_EVERY",
+            format!("{path} {first} {reading} {writing} {}", counted.display()),
+        );
+        FailedCalls { counted }
     }
 
     /// Puts it before a command's calls, and counts those on paths that contain a text.

@@ -1,8 +1,8 @@
 //! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes,
 //! locks, links or maps a file, or asks what a path names. This file has the operations on paths.
 //! Open files are in `open_file`, `new_file`, `append` and `mapping`; `presence` tells what a path
-//! names, `lock` keeps others out, `identity` tells files apart, `clock` is the time. Reading is
-//! tried three times (`tried`).
+//! names, `lock` keeps others out, `identity` tells files apart, `clock` is the time. Reading and
+//! removing are tried three times (`tried`).
 //!
 //! A file is there whole after a crash, or not at all: it is written beside its place, synced and
 //! renamed into place, and then the folder is synced.
@@ -219,27 +219,25 @@ pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn remove(path: &Path) -> Result<(), Fatal> {
-    let removed = match tried(|| stat_link(path)) {
-        Ok(of) if of.kind == FileKind::Folder => system::remove_tree(path),
-        _ => system::remove_file(path),
+    let remove = || match stat_link(path)?.kind {
+        FileKind::Folder => system::remove_tree(path),
+        FileKind::File | FileKind::Link | FileKind::Other => system::remove_file(path),
     };
-    removed.map_err(Fatal::io(path, "remove"))
+    tried(remove).map_err(Fatal::io(path, "remove"))
 }
 
-/// Removes unfinished work of a killed run from a folder.
+/// Removes unfinished work of a killed run, and what is renamed out of sight, from a folder.
 ///
 /// # Errors
-/// [`Fatal::Io`].
+/// [`Fatal::Io`] for the first that cannot be removed; the others are gone then.
 pub(crate) fn remove_unfinished(folder: &Path) -> Result<(), Fatal> {
     let unfinished = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default();
         name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
     };
     let found = list(folder).map_err(Fatal::io(folder, "read"))?;
-    found
-        .iter()
-        .filter(|path| unfinished(path))
-        .try_for_each(|path| remove(path))
+    let found = found.iter().filter(|path| unfinished(path));
+    found.map(|path| remove(path)).fold(Ok(()), Result::and)
 }
 
 /// Writes a small file and syncs it.

@@ -1,4 +1,4 @@
-//! Tries to read three times, because an error of the disk may be gone a moment later.
+//! Tries to read or to remove three times, because an error of the disk may be gone a moment later.
 
 use core::time::Duration;
 use std::io::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use crate::error::Fatal;
 /// The pauses before the second and the third try.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(20)];
 
-/// Tries to read something, up to three times. That nothing is there is an answer and no failure,
+/// Tries something up to three times. That nothing is there is an answer and no failure,
 /// and so is anything that this program itself says about a file.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
+use crate::disk::simulated::Image;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
@@ -24,6 +25,8 @@ pub(crate) const LAYERS: [(&str, [usize; 2]); 3] = [
 ];
 /// The configuration beside it.
 pub(crate) const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": false}"#;
+/// Options of its runs.
+pub(crate) const OPTIONS: &str = "block-size = 4\n";
 /// Rows of a shard.
 pub(crate) const ROWS: usize = 70;
 
@@ -60,12 +63,34 @@ pub(crate) fn shard(number: usize) -> Vec<u8> {
     file(&tensors, 1.0 + number as f32)
 }
 
+/// A disk with a checkpoint and shards, in the order of their names.
+pub(crate) fn image_of(
+    checkpoint: &[u8],
+    config: &[u8],
+    shards: impl Iterator<Item = Vec<u8>>,
+) -> Image {
+    let mut image = Image::default();
+    image.put("checkpoint/model.safetensors", checkpoint);
+    image.put("checkpoint/config.json", config);
+    image.put("activations/.keep", b"");
+    for (place, shard) in shards.enumerate() {
+        image.put(&format!("activations/{place:03}.safetensors"), &shard);
+    }
+    image
+}
+
+/// That of the small run with these shards.
+pub(crate) fn folder(shards: &[usize]) -> Image {
+    let shards = shards.iter().map(|&number| shard(number));
+    image_of(&checkpoint(), CONFIG.as_bytes(), shards)
+}
+
 /// Settings of a run in a folder that holds `checkpoint` and `activations`; more are TOML. They ask
 /// what lies in the folder, which a disk that fails does not say.
 pub(crate) fn settings(folder: &Path, more: &str) -> Result<Settings, Fatal> {
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let text = format!(
-        "checkpoint = {:?}\nwatch = {:?}\nout = {:?}\nblock-size = 4\nthreads = 1\n{more}",
+        "checkpoint = {:?}\nwatch = {:?}\nout = {:?}\nthreads = 1\n{more}",
         in_folder("checkpoint"),
         in_folder("activations"),
         in_folder("out"),
@@ -75,7 +100,7 @@ pub(crate) fn settings(folder: &Path, more: &str) -> Result<Settings, Fatal> {
 
 /// One run.
 pub(crate) fn run_once(folder: &Path, more: &str) -> Result<Exit, Fatal> {
-    let settings = settings(folder, &format!("once = true\nrank = 2\n{more}"))?;
+    let settings = settings(folder, &format!("{OPTIONS}once = true\nrank = 2\n{more}"))?;
     run(&settings, &mut Reporter::new(LogFormat::Text))
 }
 

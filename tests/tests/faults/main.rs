@@ -7,6 +7,7 @@
 
 mod drawn;
 mod signals;
+mod soak;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -193,11 +194,15 @@ fn one_fault_loses_nothing() {
             .entry(scenario)
             .or_insert_with(|| Undisturbed::of(scenario));
         tally.cases += 1;
-        if let Err(wrong) = try_fault(number, undisturbed, &mut tally) {
-            broken.push(format!("fault {number}: {wrong}"));
+        match try_fault(number, undisturbed, &mut tally) {
+            Err(wrong) => broken.push(format!("fault {number}: {wrong}")),
+            // What is killed goes on behind these; behind one that broke it does not.
+            Ok(()) if broken.is_empty() && number.is_multiple_of(20) => tally.keep(),
+            Ok(()) => {}
         }
     }
-    tally.keep();
+    tally.say();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+    tally.keep();
     assert!(tally.is_sound(), "{tally:?}");
 }

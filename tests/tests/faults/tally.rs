@@ -1,6 +1,7 @@
 //! What was run, and what was found: added up over runs of the tests in a file, a line for each
 //! kind of trial.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -38,7 +39,7 @@ fn ledger() -> Option<PathBuf> {
 impl Tally {
     /// The figures that the ledger has for this kind.
     pub(crate) fn before(kind: &'static str) -> Self {
-        let text = ledger().and_then(|path| std::fs::read_to_string(path).ok());
+        let text = ledger().and_then(|path| fs::read_to_string(path).ok());
         let text = text.unwrap_or_default();
         let mut figures = [0; 6];
         for line in text.lines() {
@@ -70,8 +71,8 @@ impl Tally {
         self.lost == 0 && self.double == 0
     }
 
-    /// Writes it into the ledger, in place of what was there of this kind.
-    pub(crate) fn keep(&self) {
+    /// As the ledger has it.
+    fn line(&self) -> String {
         let Self {
             kind,
             cases,
@@ -81,16 +82,29 @@ impl Tally {
             lost,
             double,
         } = self;
-        let line = format!("{kind} {cases} {runs} {kills} {faults} {lost} {double}\n");
-        eprintln!("{line}");
+        format!("{kind} {cases} {runs} {kills} {faults} {lost} {double}")
+    }
+
+    /// Says it.
+    pub(crate) fn say(&self) {
+        eprintln!("{}", self.line());
+    }
+
+    /// Writes it into the ledger, in place of what was there of this kind.
+    pub(crate) fn keep(&self) {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = ledger() {
-            let before = std::fs::read_to_string(&path).unwrap_or_default();
-            let others = before
-                .lines()
-                .filter(|of| of.split(' ').next() != Some(*kind));
-            let others: String = others.map(|of| format!("{of}\n")).collect();
-            std::fs::write(path, others + &line).unwrap();
-        }
+        let Some(path) = ledger() else {
+            return;
+        };
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        let is_other = |line: &&str| line.split(' ').next() != Some(self.kind);
+        let others: String = before
+            .lines()
+            .filter(is_other)
+            .map(|of| format!("{of}\n"))
+            .collect();
+        let aside = path.with_extension("aside");
+        fs::write(&aside, others + &self.line() + "\n").unwrap();
+        fs::rename(aside, path).unwrap();
     }
 }

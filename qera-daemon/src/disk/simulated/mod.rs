@@ -46,6 +46,11 @@ pub(crate) enum Trouble {
         /// The call.
         at: u64,
     },
+    /// The same, from this sync on, counted from 1.
+    CutAtSync {
+        /// The sync.
+        at: u64,
+    },
     /// From this call on, counted from 1, the disk is full for a number of calls.
     Full {
         /// The call.
@@ -76,6 +81,7 @@ struct DiskState {
     image: Image,
     trouble: Trouble,
     calls: u64,
+    syncs: u64,
     is_cut: bool,
     /// Since when it is full.
     full_since: Option<Instant>,
@@ -108,6 +114,7 @@ impl Disk {
                 image,
                 trouble,
                 calls: 0,
+                syncs: 0,
                 is_cut: false,
                 full_since: None,
                 trace: blake3::Hasher::new(),
@@ -190,12 +197,17 @@ impl Disk {
             let below = path.strip_prefix(&self.root).unwrap_or(path);
             let mut passing = Passing::Whole;
             state.calls += 1;
+            state.syncs += u64::from(kind == "sync");
             state.trace.update(kind.as_bytes());
             state.trace.update(below.as_os_str().as_encoded_bytes());
             match state.trouble {
                 Trouble::Cut { at } if state.calls == at => {
                     state.is_cut = true;
                     passing = Passing::Half;
+                }
+                Trouble::CutAtSync { at } if state.syncs == at => {
+                    state.is_cut = true;
+                    return no_answer(NO_ANSWER);
                 }
                 Trouble::Fail { at, times, errno }
                     if state.calls >= at && state.calls < at.saturating_add(times) =>

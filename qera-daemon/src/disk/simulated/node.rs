@@ -1,5 +1,6 @@
 //! What a disk consists of.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,11 +23,19 @@ pub(super) enum Content {
 }
 
 /// What a file holds, and what of that survives.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct FileContent {
     pub(super) bytes: Vec<u8>,
     /// The bytes as they were when the file was last synced.
     pub(super) durable: Vec<u8>,
+}
+
+/// By what it holds, not in full.
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [bytes, durable] = [&self.bytes, &self.durable].map(|of| blake3::hash(of));
+        write!(f, "{bytes}, {durable}")
+    }
 }
 
 /// The names in a folder, and which of them survive.

@@ -3,7 +3,7 @@
 
 use core::fmt::Write as _;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -15,11 +15,11 @@ use crate::publish::generation_files::damaged_files;
 use crate::state::briefs::{self, Brief};
 use crate::state::journal::Lines;
 use crate::trials::draw::Draw;
-use crate::trials::simulation::model::{Model, shard_of};
+use crate::trials::simulation::model::Model;
 use crate::trials::simulation::one_run::{Ended, OneRun};
-use crate::trials::simulation::oracle::{Asked, Left, folder, undisturbed};
+use crate::trials::simulation::oracle::{Asked, Left, undisturbed};
 use crate::trials::simulation::tally::Tally;
-use crate::trials::small_run::{LAYERS, ROWS};
+use crate::trials::simulation::world::World;
 
 /// Calls of a run about: troubles are drawn among them.
 const CALLS: usize = 600;
@@ -32,6 +32,7 @@ const STARTED: u64 = 400;
 /// A series of runs and deeds on one disk, and what was found wrong.
 pub(super) struct History {
     number: u64,
+    world: &'static World,
     image: Image,
     draw: Draw,
     model: Model,
@@ -51,6 +52,8 @@ pub(super) struct Told {
     pub(super) tally: Tally,
     /// The history in words, to look at when something broke.
     pub(super) told: String,
+    /// What its runs said.
+    pub(super) log: String,
     /// What is wrong with the history.
     pub(super) wrong: Vec<String>,
     /// BLAKE3 of all calls and of what is left.
@@ -79,12 +82,14 @@ impl History {
     /// The history of this number.
     pub(super) fn run(number: u64) -> Told {
         let mut draw = Draw::new(number);
+        let world = World::of(number);
         let mut history = Self {
             number,
-            image: folder(&[]),
+            world,
+            image: world.folder(&[]),
             fixed: *draw.of(&[NEAREST, NEAREST, WITH_BASE, FROZEN]),
             draw,
-            model: Model::default(),
+            model: Model::of(world),
             told: String::new(),
             log: String::new(),
             tally: Tally {
@@ -94,7 +99,7 @@ impl History {
             wrong: Vec::new(),
             trace: blake3::Hasher::new(),
         };
-        let _ = writeln!(history.told, "  {:?}", history.fixed);
+        let _ = writeln!(history.told, "  {} {:?}", world.name, history.fixed);
         for _ in 0..=history.draw.below(3) {
             history.deeds();
             history.run_in_trouble();
@@ -113,6 +118,7 @@ impl History {
                 .map(|what| format!("history {number}: {what}\n{told}{log}"))
                 .collect(),
             told,
+            log,
             trace: history.trace.finalize().to_hex().to_string(),
         }
     }
@@ -168,7 +174,10 @@ impl History {
             FROZEN if !is_live => "rounding = \"feedback\"\n",
             fixed => fixed,
         };
-        let more = format!("{fixed}consume = \"{consume}\"\nrank = {rank}\nkeep-generations = 3");
+        let of_world = self.world.options;
+        let more = format!(
+            "{of_world}{fixed}consume = \"{consume}\"\nrank = {rank}\nkeep-generations = 3"
+        );
         let seed = self.draw.bits();
         if !is_live {
             return OneRun::to_the_end(seed, &more);
@@ -190,6 +199,7 @@ impl History {
         let disk = Disk::mount(&self.name(), image, trouble);
         self.tally.runs += 1;
         let mut draw = Draw::new(self.draw.bits());
+        let began_on = self.model.lying();
         let model = &mut self.model;
         let ended = run.on(&disk, |image| model.act(image, &mut draw));
         self.image = disk.image();
@@ -218,10 +228,11 @@ impl History {
         }
         let is_done = !disk.is_cut() && matches!(ended.ended, Some(Ok(Exit::Done)));
         if is_done && (is_past || !changing.is_live) {
-            self.model.ended_well();
+            self.model.ended_well(&began_on);
         }
         Ran {
             ended: ended.ended,
+            began_on,
             is_cut: disk.is_cut(),
             disk,
         }
@@ -264,11 +275,16 @@ impl History {
             is_live: false,
             ..self.changing()
         };
-        let Ran { ended, disk, .. } = self.run_on(&changing, Trouble::None);
+        let Ran {
+            ended,
+            disk,
+            began_on,
+            ..
+        } = self.run_on(&changing, Trouble::None);
         match ended {
             Some(Ok(Exit::Done | Exit::Quarantined)) => {
                 // Whole shards beside one that is refused count all the same.
-                self.model.ended_well();
+                self.model.ended_well(&began_on);
                 self.check_published(&disk);
                 self.check_counted(changing.rank);
             }
@@ -286,7 +302,7 @@ impl History {
         let briefs = briefs.iter().filter(|of| of.counts());
         let contents = briefs.map(Brief::content_hex);
         let contents = contents.chain(records.into_iter().map(|of| of.content));
-        let order: Option<Vec<_>> = contents.map(|of| shard_of(&of)).collect();
+        let order: Option<Vec<_>> = contents.map(|of| self.world.shard_of(&of)).collect();
         let Some(order) = order else {
             self.wrong.push("the journal names what never came".into());
             return;
@@ -304,10 +320,12 @@ impl History {
             self.wrong.push(format!("counted twice: {order:?}"));
             return;
         }
-        let expected = undisturbed(&Asked {
+        let asked = Asked {
+            world: self.world.name,
             shards: order.clone(),
             rank,
-        });
+        };
+        let expected = undisturbed(self.world, &asked);
         let Some(left) = Left::of(&self.image) else {
             self.wrong.push("there is no generation".into());
             return;
@@ -329,9 +347,9 @@ impl History {
         let manifest = self.image.get("out/current/qera_manifest.json");
         let manifest: Value =
             serde_json::from_slice(&manifest.unwrap_or_default()).unwrap_or_default();
-        let expected = (ROWS * shards) as u64;
+        let expected = (self.world.rows * shards) as u64;
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
-        if layers.len() != LAYERS.len() || manifest["inputs"]["shards"] != shards {
+        if layers.len() != self.world.layers || manifest["inputs"]["shards"] != shards {
             self.wrong
                 .push(format!("the manifest is not of {shards} shards"));
         }
@@ -356,7 +374,7 @@ fn is_past(trouble: Trouble, disk: &Disk, ended: &Ended) -> bool {
             at > STARTED && times.is_none_or(|(since, told)| since + lasts < told)
         }
         // A run that fails at its start ends, and has promised nothing.
-        Trouble::Fail { .. } | Trouble::Cut { .. } => false,
+        Trouble::Fail { .. } | Trouble::Cut { .. } | Trouble::CutAtSync { .. } => false,
     }
 }
 
@@ -368,4 +386,6 @@ struct Ran {
     ended: Ending,
     is_cut: bool,
     disk: Arc<Disk>,
+    /// What the folder held when it began.
+    began_on: BTreeMap<String, Option<usize>>,
 }

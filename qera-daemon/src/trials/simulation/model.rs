@@ -1,25 +1,13 @@
 //! What has to count: a simple model of the watched folder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
 use crate::disk::simulated::Image;
 use crate::trials::draw::Draw;
-use crate::trials::small_run::shard;
+use crate::trials::simulation::world::World;
 
-/// Different shards.
-const SHARDS: usize = 6;
 /// Names that files have.
 const NAMES: usize = 5;
-
-/// The bytes of each shard.
-static BYTES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..SHARDS).map(shard).collect());
-
-/// The number of the shard that has this content, by its BLAKE3.
-pub(super) fn shard_of(content: &str) -> Option<usize> {
-    let is_it = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().as_str() == content;
-    BYTES.iter().position(is_it)
-}
 
 /// Something that a user does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +20,9 @@ enum Deed {
 }
 
 /// What the user knows about the shards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Model {
+    world: &'static World,
     /// What the user knows to lie in the folder: shards, and files that are none.
     names: BTreeMap<String, Option<usize>>,
     /// Shards that count: they lay there, whole, when a run ended well, or were consumed.
@@ -42,23 +31,33 @@ pub(super) struct Model {
     pub(super) may: BTreeSet<usize>,
 }
 
-/// The files of a folder that are to be taken, by name; `None` for one that is no shard.
-fn present(image: &Image) -> BTreeMap<String, Option<usize>> {
-    let names = image.list("activations").into_iter();
-    let names = names.filter(|name| name.ends_with(".safetensors") && !name.starts_with('.'));
-    let entry = |name: String| {
-        let bytes = image.get(&format!("activations/{name}"));
-        let number = bytes.and_then(|bytes| BYTES.iter().position(|of| *of == bytes));
-        (name, number)
-    };
-    names.map(entry).collect()
-}
-
 fn path(name: &str) -> String {
     format!("activations/{name}")
 }
 
 impl Model {
+    /// Of a folder without a shard.
+    pub(super) const fn of(world: &'static World) -> Self {
+        Self {
+            world,
+            names: BTreeMap::new(),
+            must: BTreeSet::new(),
+            may: BTreeSet::new(),
+        }
+    }
+
+    /// The files of a folder that are to be taken, by name; `None` for one that is no shard.
+    fn present(&self, image: &Image) -> BTreeMap<String, Option<usize>> {
+        let names = image.list("activations").into_iter();
+        let names = names.filter(|name| name.ends_with(".safetensors") && !name.starts_with('.'));
+        let entry = |name: String| {
+            let bytes = image.get(&path(&name));
+            let number = bytes.and_then(|bytes| self.world.shard_with(&bytes));
+            (name, number)
+        };
+        names.map(entry).collect()
+    }
+
     /// Does something to the folder, and says what.
     pub(super) fn act(&mut self, image: &mut Image, draw: &mut Draw) -> String {
         self.see(image);
@@ -75,8 +74,9 @@ impl Model {
         let there: Vec<_> = self.names.keys().cloned().collect();
         let said = if deed == Deed::Arrive || there.is_empty() {
             // A new shard, one that came before, or another under a name that is there.
-            let (name, number) = (draw.below(NAMES), draw.below(SHARDS));
-            image.put(&path(&format!("s{name}.safetensors")), &BYTES[number]);
+            let shards = &self.world.shards;
+            let (name, number) = (draw.below(NAMES), draw.below(shards.len()));
+            image.put(&path(&format!("s{name}.safetensors")), &shards[number]);
             self.may.insert(number);
             format!("{number} as s{name}")
         } else {
@@ -84,13 +84,13 @@ impl Model {
             change(image, draw, name, deed);
             format!("{deed:?} {name}")
         };
-        self.names = present(image);
+        self.names = self.present(image);
         said
     }
 
     /// What is not there any more without the user was consumed, so it counts.
     pub(super) fn see(&mut self, image: &Image) {
-        let now = present(image);
+        let now = self.present(image);
         let gone = self
             .names
             .iter()
@@ -99,9 +99,16 @@ impl Model {
         self.names = now;
     }
 
-    /// A run ended well on what the folder holds.
-    pub(super) fn ended_well(&mut self) {
-        self.must.extend(self.names.values().flatten());
+    /// What the folder holds when a run begins.
+    pub(super) fn lying(&self) -> BTreeMap<String, Option<usize>> {
+        self.names.clone()
+    }
+
+    /// A run ended well that began on this. What came while it ran may have come too late for it.
+    pub(super) fn ended_well(&mut self, began_on: &BTreeMap<String, Option<usize>>) {
+        let names = self.names.iter();
+        let lay = names.filter(|(name, number)| began_on.get(*name) == Some(*number));
+        self.must.extend(lay.filter_map(|(_, number)| *number));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::disk::simulated::{Disk, Image, Trouble};
 use crate::trials::simulation::one_run::OneRun;
-use crate::trials::small_run::{CONFIG, checkpoint, shard};
+use crate::trials::simulation::world::World;
 
 /// The parts of a disk that are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) struct Left {
 /// Shards in an order, and the rank.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Asked {
+    /// Of what.
+    pub(super) world: &'static str,
     pub(super) shards: Vec<usize>,
     pub(super) rank: usize,
 }
@@ -45,32 +47,19 @@ fn newest_snapshot(image: &Image) -> Option<String> {
     Some(format!("out/state/snapshots/{name}"))
 }
 
-/// A disk with the checkpoint and these shards, in the order of their names.
-pub(super) fn folder(shards: &[usize]) -> Image {
-    let mut image = Image::default();
-    image.put("checkpoint/model.safetensors", &checkpoint());
-    image.put("checkpoint/config.json", CONFIG.as_bytes());
-    image.put("activations/.keep", b"");
-    for (place, &number) in shards.iter().enumerate() {
-        let path = format!("activations/{place:03}.safetensors");
-        image.put(&path, &shard(number));
-    }
-    image
-}
-
 static KNOWN: LazyLock<Mutex<BTreeMap<Asked, Left>>> = LazyLock::new(Mutex::default);
 
 /// The files that one run leaves after taking in these shards.
-pub(super) fn undisturbed(asked: &Asked) -> Left {
+pub(super) fn undisturbed(world: &World, asked: &Asked) -> Left {
     // Held, so that nobody else runs on the disk of this name.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(left) = known.get(asked) {
         return left.clone();
     }
     let names: Vec<_> = asked.shards.iter().map(usize::to_string).collect();
-    let name = format!("oracle-{}-{}", names.join("-"), asked.rank);
-    let disk = Disk::mount(&name, folder(&asked.shards), Trouble::None);
-    let run = OneRun::to_the_end(0, &format!("rank = {}", asked.rank));
+    let name = format!("oracle-{}-{}-{}", world.name, names.join("-"), asked.rank);
+    let disk = Disk::mount(&name, world.folder(&asked.shards), Trouble::None);
+    let run = OneRun::to_the_end(0, &format!("{}rank = {}", world.options, asked.rank));
     run.on(&disk, |_| String::new()).ended.unwrap().unwrap();
     let left = Left::of(&disk.image()).unwrap();
     Disk::unmount(&name);

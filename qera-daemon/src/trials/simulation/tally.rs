@@ -49,7 +49,7 @@ impl Tally {
         tally
     }
 
-    fn figures_mut(&mut self) -> [&mut u64; 6] {
+    const fn figures_mut(&mut self) -> [&mut u64; 6] {
         [
             &mut self.cases,
             &mut self.runs,
@@ -72,16 +72,21 @@ impl Tally {
         self.lost == 0 && self.double == 0
     }
 
+    /// As the ledger has it.
+    pub(super) fn line(&self) -> String {
+        let figures = self.clone().figures_mut().map(|figure| figure.to_string());
+        format!("{KIND} {}", figures.join(" "))
+    }
+
     /// Writes it into the ledger, in place of what was there.
-    pub(super) fn keep(mut self) {
-        let figures = self.figures_mut().map(|figure| figure.to_string());
-        let line = format!("{KIND} {}", figures.join(" "));
-        println!("{line}");
+    pub(super) fn keep(&self) {
         if let Some(path) = ledger() {
             let mut lines = lines();
             lines.retain(|line| !is_own(line));
-            lines.push(line);
-            std::fs::write(path, lines.join("\n") + "\n").unwrap();
+            lines.push(self.line());
+            let aside = path.with_extension("aside");
+            std::fs::write(&aside, lines.join("\n") + "\n").unwrap();
+            std::fs::rename(aside, path).unwrap();
         }
     }
 }

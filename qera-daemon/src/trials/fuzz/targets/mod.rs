@@ -5,6 +5,7 @@ mod gguf;
 mod published;
 mod safetensors;
 mod sealed;
+mod sketches;
 mod tensors;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::trials::fuzz::Target;
 use crate::trials::fuzz::mutation::{mutate_bytes, mutate_json, times};
 
 /// Each parser, and each file of the state.
-pub(crate) static TARGETS: [Target; 16] = [
+pub(crate) static TARGETS: [Target; 17] = [
     safetensors::HEADER,
     gguf::HEADER,
     gguf::ADAPTER,
@@ -25,6 +26,7 @@ pub(crate) static TARGETS: [Target; 16] = [
     sealed::SITES,
     tensors::STATISTICS,
     tensors::PROGRESS,
+    sketches::SKETCHES,
     published::MANIFEST,
     published::ADAPTER_CONFIG,
     published::STATUS,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::sketches::sketched_sites;
 use super::{changed, dressed};
 use crate::state::SitesRecord;
 use crate::state::briefs::{self, Brief};
@@ -43,7 +44,13 @@ pub(super) const INDEX: Target = Target {
 };
 pub(super) const SITES: Target = Target {
     name: "sites",
-    make: |draw| dressed(&SEEDS.sites, draw, sealed),
+    make: |draw| {
+        let sites = match draw.once_in(2) {
+            true => sketched_sites(),
+            false => SEEDS.sites.clone(),
+        };
+        dressed(&sites, draw, sealed)
+    },
     read: |bytes| {
         let read = SitesRecord::parse(bytes).ok();
         let again = |bytes: &[u8]| SitesRecord::parse(bytes).ok();

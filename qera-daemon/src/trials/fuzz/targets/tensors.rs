@@ -29,7 +29,8 @@ pub(super) const PROGRESS: Target = Target {
     read: read_progress_file,
 };
 
-fn make(seed: &TensorSeed, draw: &mut Draw) -> Vec<u8> {
+/// A file made of a sound one: its header, its record or its tensors are changed.
+pub(super) fn make(seed: &TensorSeed, draw: &mut Draw) -> Vec<u8> {
     let (mut header, mut record) = (seed.header.clone(), seed.record.clone());
     match draw.below(4) {
         0 => header = changed(&header, draw),
@@ -81,7 +82,7 @@ impl Drop for OwnFile {
 }
 
 /// Runs something on a file that holds these bytes, under their hash.
-fn on_file<T>(bytes: &[u8], run: impl FnOnce(&Path, &str) -> T) -> T {
+pub(super) fn on_file<T>(bytes: &[u8], run: impl FnOnce(&Path, &str) -> T) -> T {
     FILE.with_borrow(|file| {
         std::fs::write(&file.0, bytes).unwrap();
         run(&file.0, blake3::hash(bytes).to_hex().as_str())
@@ -89,13 +90,18 @@ fn on_file<T>(bytes: &[u8], run: impl FnOnce(&Path, &str) -> T) -> T {
 }
 
 fn read_statistics_file(bytes: &[u8]) -> bool {
+    let expected = ExpectedStatistics {
+        key: SEEDS.statistics.key(),
+        in_features: LAYERS[0].1[1],
+        second_moment: SecondMomentKind::Packed,
+        sketch: None,
+    };
+    is_read_back(bytes, expected)
+}
+
+/// Whether these are statistics; such are written, and what is read then is written the same.
+pub(super) fn is_read_back(bytes: &[u8], expected: ExpectedStatistics<'_>) -> bool {
     on_file(bytes, |path, hash| {
-        let expected = ExpectedStatistics {
-            key: SEEDS.statistics.key(),
-            in_features: LAYERS[0].1[1],
-            second_moment: SecondMomentKind::Packed,
-            sketch: None,
-        };
         let channels = read_channels(path, hash, expected.key).is_ok();
         let Ok(statistics) = read_statistics(path, hash, expected) else {
             return false;
