@@ -22,6 +22,7 @@ pub(crate) mod operand;
 pub(crate) mod output_sketch;
 pub(crate) mod round;
 pub(crate) mod rounding;
+pub(crate) mod row_images;
 pub(crate) mod row_rounding;
 pub(crate) mod second_moment;
 pub(crate) mod solve_error;

@@ -3,48 +3,57 @@
 use core::ops::Range;
 
 use faer::linalg::matmul::matmul;
-use faer::prelude::ReborrowMut;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Accum, Mat, MatRef, Par};
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::kernels::page_vec::{Floats, PageVec};
 use crate::host::kernels::products::products;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
-use crate::host::offload::uploaded::Uploaded;
 use crate::host::rounding::narrow;
+use crate::host::row_images::RowImages;
 
 /// Rows widened at a time: so many that packing the vectors anew for them costs little.
 pub(crate) const PIECE_ROWS: usize = 512;
 
 /// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
-/// times: R, E, rows of a window. Here it is read as it lies. Where a device is lent, what serves
-/// many products is uploaded to it once, and multiplied there until that fails.
+/// times: R, E, rows of a window. It is read as it lies.
 #[derive(Debug)]
 pub struct Operand<'a> {
     compute: Compute<'a>,
-    values: Floats<'a>,
-    rows: usize,
-    uploaded: Option<Uploaded<'a>>,
+    matrix: ColumnMajor<'a>,
 }
 
 impl Operand<'_> {
     /// X^T B as b x n, for `x` = X^T (b x depth), by f32 products: 2 depth n b flops.
     #[must_use]
     pub fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        let there = self.uploaded.as_ref().and_then(|there| there.times(x));
-        there.unwrap_or_else(|| products::<f32>(self.compute, x, self.matrix()))
+        products::<f32, _>(self.compute, x, self.matrix)
     }
 
     /// Multiplies as `times` does, with products and sums in f64.
     #[must_use]
     pub fn times_f64(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        let there = self.uploaded.as_ref().and_then(|there| there.times_f64(x));
-        there.unwrap_or_else(|| products::<f64>(self.compute, x, self.matrix()))
+        products::<f64, _>(self.compute, x, self.matrix)
     }
 
-    fn matrix(&self) -> ColumnMajor<'_> {
-        ColumnMajor::new(&self.values, self.rows)
+    /// X B as b x n for rows X (b x depth) as they lie, by f32 or by f64 products.
+    pub(crate) fn times_rows(&self, rows: &[f32], in_f64: bool) -> Mat<f64> {
+        let (matrix, depth) = (self.matrix, self.matrix.rows);
+        let x = MatRef::from_row_major_slice(rows, rows.len() / depth, depth);
+        if in_f64 {
+            products::<f64, _>(self.compute, x, matrix)
+        } else {
+            products::<f32, _>(self.compute, x, matrix)
+        }
+    }
+
+    /// One of the two.
+    pub(crate) fn times_in(&self, x: MatRef<'_, f64>, in_f64: bool) -> Mat<f64> {
+        if in_f64 {
+            self.times_f64(x)
+        } else {
+            self.times(x)
+        }
     }
 }
 
@@ -76,66 +85,70 @@ impl RowsOperand<'_> {
         self.rows.in_features
     }
 
-    /// `root` W^1/2 X T for T^T (b x m): b x rows, by f32 or by f64 products. Its Gram matrix is
-    /// `root`^2 T^T X^T W X T. Rows are widened in `wide`, some at a time.
+    /// `root` W^1/2 X T for T^T (b x m), by f32 or by f64 products: the images of these rows, from
+    /// `at` on. Their Gram matrix is `root`^2 T^T X^T W X T. Rows are widened in `wide`, some at a
+    /// time.
     pub(crate) fn outputs(
         &self,
         t: MatRef<'_, f64>,
         by: RowProducts,
         wide: &mut Vec<f32>,
-        mut outputs: MatMut<'_, f64>,
+        at: usize,
+        images: &mut RowImages,
     ) {
         let m = self.rows.in_features;
         for piece in pieces_of(self.rows.rows()) {
             let first = piece.start;
             let rows = ColumnMajor::new(self.widen(piece, wide), m);
             let rows = self.compute.operand(rows);
-            let own = if by.in_f64 {
-                rows.times_f64(t)
-            } else {
-                rows.times(t)
-            };
-            for (j, column) in own.col_iter().enumerate() {
-                let root = by.root * self.rows.weight_of(first + j).sqrt();
-                let to = outputs.rb_mut().col_mut(first + j);
-                to.iter_mut()
-                    .zip(column.iter())
-                    .for_each(|(to, y)| *to = root * y);
+            let own = rows.times_in(t, by.in_f64);
+            for (row, numbers) in (first..).zip(own.col_iter()) {
+                images.set(at + row, self.root(by, row), numbers);
             }
         }
     }
 
-    /// Takes `root` X^T W^1/2 Z off `sums` (b x m), for Z^T (b x rows) such as
-    /// [`outputs`](Self::outputs) makes.
+    /// Takes `root` X^T W^1/2 Z off `sums` (b x m), for the images of these rows, from `at` on, as
+    /// [`outputs`](Self::outputs) makes them.
     pub(crate) fn take_off(
         &self,
-        z: MatRef<'_, f64>,
+        images: &RowImages,
+        at: usize,
         by: RowProducts,
         wide: &mut Vec<f32>,
         sums: &mut Mat<f64>,
     ) {
-        let (b, m) = (z.nrows(), self.rows.in_features);
-        let root = |row: usize| by.root * self.rows.weight_of(row).sqrt();
+        let (b, m) = (images.vectors(), self.rows.in_features);
         let mut products = Mat::<f32>::zeros(b, m);
         for piece in pieces_of(self.rows.rows()) {
             let (first, count) = (piece.start, piece.len());
+            let roots: Vec<f64> = piece.clone().map(|row| self.root(by, row)).collect();
             let values = self.widen(piece, wide);
-            let z = Mat::from_fn(b, count, |i, j| root(first + j) * z[(i, first + j)]);
-            if by.in_f64 {
-                let x = Mat::from_fn(count, m, |i, j| f64::from(values[i * m + j]));
-                let x = x.as_ref();
-                matmul(sums.as_mut(), Accum::Add, z.as_ref(), x, -1.0, Par::Seq);
-                continue;
+            match images {
+                RowImages::Exact(z) => {
+                    let z = Mat::from_fn(b, count, |i, j| roots[j] * z[(i, at + first + j)]);
+                    let x = Mat::from_fn(count, m, |i, j| f64::from(values[i * m + j]));
+                    let x = x.as_ref();
+                    matmul(sums.as_mut(), Accum::Add, z.as_ref(), x, -1.0, Par::Seq);
+                }
+                RowImages::Narrow(z) => {
+                    let z = |i, j| narrow(roots[j]) * z[(i, at + first + j)];
+                    let z = Mat::from_fn(b, count, z);
+                    let x = ColumnMajor::new(values, m);
+                    let (x, to) = (x.as_mat().transpose(), products.as_mut());
+                    matmul(to, Accum::Add, z.as_ref(), x, 1.0, Par::Seq);
+                }
             }
-            let z = Mat::from_fn(b, count, |i, j| narrow(z[(i, j)]));
-            let x = ColumnMajor::new(values, m);
-            let (x, to) = (x.as_mat().transpose(), products.as_mut());
-            matmul(to, Accum::Add, z.as_ref(), x, 1.0, Par::Seq);
         }
         for (to, from) in sums.col_iter_mut().zip(products.col_iter()) {
             let pairs = to.iter_mut().zip(from.iter());
             pairs.for_each(|(to, from)| *to -= f64::from(*from));
         }
+    }
+
+    /// The factor by which a row is multiplied.
+    fn root(&self, by: RowProducts, row: usize) -> f64 {
+        by.root * self.rows.weight_of(row).sqrt()
     }
 
     /// Some rows in f32: as they lie where they are.
@@ -167,36 +180,12 @@ impl<'a> Compute<'a> {
         }
     }
 
-    /// Makes a matrix ready that is lent, for products that are soon done; it is read as it lies.
+    /// Makes a matrix ready.
     #[must_use]
     pub const fn operand(self, matrix: ColumnMajor<'a>) -> Operand<'a> {
         Operand {
             compute: self,
-            values: Floats::Lent(matrix.values),
-            rows: matrix.rows,
-            uploaded: None,
-        }
-    }
-
-    /// Makes a matrix ready that is lent, for many products.
-    #[must_use]
-    pub(crate) fn lasting_operand(self, matrix: ColumnMajor<'a>) -> Operand<'a> {
-        self.uploaded(Floats::Lent(matrix.values), matrix.rows)
-    }
-
-    /// Makes a matrix ready that was made for many products, columns of `rows` numbers.
-    #[must_use]
-    pub(crate) fn own_operand(self, values: PageVec<f32>, rows: usize) -> Operand<'a> {
-        self.uploaded(Floats::Owned(values), rows)
-    }
-
-    fn uploaded(self, values: Floats<'a>, rows: usize) -> Operand<'a> {
-        let device = self.device;
-        Operand {
-            compute: self,
-            uploaded: device.and_then(|device| Uploaded::new(device, &values, rows)),
-            values,
-            rows,
+            matrix,
         }
     }
 }

@@ -3,8 +3,10 @@
 //! is the same by matrix products.
 //!
 //! Of a block of b rows, r = l - 1 + b in all: d by f32 products (2 m n b flops), then in f64 the
-//! Gram matrix of the stack (r^2 n), its eigenvectors (some 15 r^3), and one product (2 (l - 1) r
-//! n). The numbers of a shrink are those of the core up to the rounding of d and of eigenvectors.
+//! Gram matrix of the stack Y (r^2 n), its l leading eigenvectors (some 6 r^3), and their images
+//! (2 (l - 1) r n). Where n < r it is Y^T Y (n^2 r), whose eigenvectors are the directions
+//! themselves. The numbers of a shrink are those of the core up to the rounding of d and of
+//! eigenvectors.
 
 use faer::linalg::matmul::matmul as product_into;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
@@ -13,11 +15,12 @@ use qera_core::statistics::{ErrorSketch, OptimumInterval, SketchTotals, Statisti
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::dense::{Eigenpairs, eigen};
+use crate::host::dense::Eigenpairs;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
 use crate::host::solve_error::SolveError;
+use crate::host::subspace::small_top::top_eigen;
 
 /// How many rows are shrunk in at a time. With fewer, the eigenproblem is a larger part of the
 /// work.
@@ -78,25 +81,41 @@ impl OutputSketch {
     pub(crate) const fn fold_bytes(in_features: usize, out_features: usize, kept: usize) -> usize {
         let stack = kept + SKETCH_ROWS;
         let wide = SKETCH_ROWS * in_features + out_features * (SKETCH_ROWS + stack + kept);
-        let small = 6 * stack * stack;
+        let small = 6 * Self::eigen_size(out_features, kept).pow(2);
         (wide + small) * size_of::<f64>() + SKETCH_ROWS * in_features * size_of::<f32>()
+    }
+
+    /// The size of the eigenproblem of a shrink: the shorter side of the stack.
+    #[must_use]
+    pub(crate) const fn eigen_size(out_features: usize, kept: usize) -> usize {
+        let stack = kept + SKETCH_ROWS;
+        if out_features < stack {
+            out_features
+        } else {
+            stack
+        }
     }
 
     /// Operations of a row: those of its output errors, and its part of a shrink.
     #[must_use]
     pub(crate) fn row_flops(in_features: usize, out_features: usize, kept: usize) -> f64 {
-        let stack = (kept + SKETCH_ROWS) as f64;
-        let eigen = EIGEN_FLOPS * stack.powi(3) / SKETCH_ROWS as f64;
+        let size = Self::eigen_size(out_features, kept) as f64;
+        let eigen = EIGEN_FLOPS * size.powi(3) / SKETCH_ROWS as f64;
         Self::product_flops(in_features, out_features, kept) + eigen
     }
 
     /// Operations of a row without its part of an eigenproblem. Products in f64 count twice.
     #[must_use]
     pub(crate) fn product_flops(in_features: usize, out_features: usize, kept: usize) -> f64 {
-        let (m, n, kept) = (in_features as f64, out_features as f64, kept as f64);
-        let stack = kept + SKETCH_ROWS as f64;
-        let shrink = 2.0 * (stack * stack * n + 2.0 * kept * stack * n);
-        2.0 * m * n + shrink / SKETCH_ROWS as f64
+        let stack = kept + SKETCH_ROWS;
+        let size = Self::eigen_size(out_features, kept);
+        // The Gram matrix, and the images of eigenvectors where these are no directions yet.
+        let gram = (size * size * out_features.max(stack)) as f64;
+        let images = match size < stack {
+            true => 0.0,
+            false => 2.0 * (kept * stack * out_features) as f64,
+        };
+        2.0 * (in_features * out_features) as f64 + 2.0 * (gram + images) / SKETCH_ROWS as f64
     }
 
     /// Shrinks the output errors of these rows in, as one block; `error` is E, m x n by columns.
@@ -183,36 +202,49 @@ impl OutputSketch {
             }
         }
         let stack = MatRef::from_row_major_slice(&stack, r, n);
-        let gram = gram(stack);
-        let trace_below = (kept..r).map(|i| gram[(i, i)]).sum();
+        let trace_below = stack.subrows(kept, r - kept).squared_norm_l2();
+        let delta = self.keep_longest(stack)?;
+        Ok(Shrunk { delta, trace_below })
+    }
+
+    /// Replaces the rows by the longest directions of the stack, each shorter by the square of the
+    /// first that does not survive, and returns that. The eigenproblem is of the shorter side of
+    /// the stack: of its rows, whose images the directions are, or of its columns.
+    fn keep_longest(&mut self, stack: MatRef<'_, f64>) -> Result<f64, SolveError> {
+        let (kept, r, n) = (self.kept(), stack.nrows(), stack.ncols());
+        let by_columns = n < r;
+        let side = if by_columns { stack.transpose() } else { stack };
         let Eigenpairs {
             mut vectors,
             values,
-        } = eigen(&gram)?;
+        } = top_eigen(&gram(side), kept + 1)?;
         let noise = r as f64 * f64::EPSILON * values[0].max(0.0);
         let first_lost = values.get(kept).copied().unwrap_or(0.0);
         let delta = if first_lost > noise { first_lost } else { 0.0 };
-        for (column, &value) in vectors.col_iter_mut().zip(&values).take(kept) {
+        for (column, &value) in vectors.col_iter_mut().zip(&values) {
             let left = if value > noise { value - delta } else { 0.0 };
-            let scale = if left > 0.0 {
-                (left / value).sqrt()
-            } else {
-                0.0
+            let squared = match left > 0.0 {
+                // An image has the length of the direction already.
+                true if !by_columns => left / value,
+                true => left,
+                false => 0.0,
             };
+            let scale = squared.sqrt();
             column.iter_mut().for_each(|x| *x *= scale);
         }
-        let mut rows = PageVec::unwritten(kept * n);
-        product_into(
-            MatMut::from_row_major_slice_mut(&mut rows, kept, n),
-            Accum::Replace,
-            vectors.subcols(0, kept).transpose(),
-            stack,
-            1.0,
-            Par::Seq,
-        );
+        let found = vectors.ncols().min(kept);
+        let directions = vectors.subcols(0, found).transpose();
+        let mut rows = PageVec::unwritten(found * n);
+        let mut to = MatMut::from_row_major_slice_mut(&mut rows, found, n);
+        if by_columns {
+            to.copy_from(directions);
+        } else {
+            product_into(to, Accum::Replace, directions, stack, 1.0, Par::Seq);
+        }
+        self.rows.fill(0.0);
         let pairs = self.rows.iter_mut().zip(rows.iter());
         pairs.for_each(|(to, from)| *to = narrow(*from));
-        Ok(Shrunk { delta, trace_below })
+        Ok(delta)
     }
 
     /// The matrix S of the sketch: kept x n.
@@ -286,7 +318,7 @@ fn gram(y: MatRef<'_, f64>) -> Mat<f64> {
 mod tests {
     use super::*;
     use crate::host::cores::Cores;
-    use crate::host::dense::product;
+    use crate::host::dense::{eigen, product};
     use crate::host::kernels::Kernel;
     use crate::host::kernels::row_weights::RowWeights;
     use qera_core::pseudo_random::SplitMix64;
@@ -319,7 +351,7 @@ mod tests {
         let cores = Cores::new(1);
         let compute = Compute::new(kernel, &cores);
         let (x, weights) = (numbers(1, BLOCKS * BLOCK * M, 0.7), weights());
-        let mut sketch = OutputSketch::new(KEPT, N);
+        let mut sketch = OutputSketch::new(KEPT, error.len() / M);
         for block in blocks {
             let rows = &x[block * BLOCK * M..][..BLOCK * M];
             let rows = StoredRows::floats(rows, M).weighted(Some(&weights));
@@ -335,13 +367,21 @@ mod tests {
         product(s.transpose(), s.as_ref())
     }
 
-    /// The core's loops and rotations come to the same sketch.
+    /// The core's loops and rotations come to the same sketch, by the rows of the stack and, where
+    /// a layer has fewer outputs than these are, by its columns.
     #[test]
     fn it_is_the_sketch_of_the_core() {
-        let error = numbers(2, M * N, 0.0);
-        let (mut state, x) = (vec![0.0; KEPT * N], numbers(1, BLOCKS * BLOCK * M, 0.7));
-        let mut core = ErrorSketch::new(&mut state, N).unwrap();
-        let (mut errors, mut columns) = (vec![0.0; BLOCK * N], vec![0.0; M]);
+        const { assert!(N >= KEPT + BLOCK) };
+        for n in [N, N - 10, KEPT - 2] {
+            is_that_of_the_core(n);
+        }
+    }
+
+    fn is_that_of_the_core(n: usize) {
+        let error = numbers(2, M * n, 0.0);
+        let (mut state, x) = (vec![0.0; KEPT * n], numbers(1, BLOCKS * BLOCK * M, 0.7));
+        let mut core = ErrorSketch::new(&mut state, n).unwrap();
+        let (mut errors, mut columns) = (vec![0.0; BLOCK * n], vec![0.0; M]);
         let mut workspace = vec![0.0; error_sketch_workspace_len(KEPT, BLOCK)];
         let weights = weights();
         for rows in x.chunks_exact(BLOCK * M) {
@@ -358,14 +398,17 @@ mod tests {
             core.update(&rows, &mut of, &mut room).unwrap();
         }
         let totals = core.totals();
-        let core = OutputSketch::resume(state.into(), N, totals).unwrap();
+        let core = OutputSketch::resume(state.into(), n, totals).unwrap();
         for kernel in Kernel::available() {
             let host = folded(kernel, &error, 0..BLOCKS);
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * totals.trace;
             assert!((host.totals().weight - totals.weight).abs() < 1e-9);
             assert!(near(host.totals().trace, totals.trace), "{}", kernel.name());
             assert!(near(host.totals().shrunk, totals.shrunk));
-            assert!(totals.shrunk > 1e-3 * totals.trace, "nothing was shrunk");
+            assert!(
+                totals.shrunk > 1e-3 * totals.trace || n < KEPT,
+                "nothing was shrunk"
+            );
             let gap = (moment(&host) - moment(&core)).norm_l2();
             assert!(gap <= 1e-5 * totals.trace, "{}: {gap:e}", kernel.name());
             let (a, b) = (host.optimum(4).unwrap(), core.optimum(4).unwrap());

@@ -61,8 +61,8 @@ impl SiteProblem<'_> {
     /// Solves every layer of the site, cold.
     ///
     /// # Errors
-    /// What ends a run, too: a wrong option, a checkpoint that cannot serve, products that
-    /// overflow. Also a checkpoint whose layers read no input, or several.
+    /// As for a run: a wrong option, a checkpoint that cannot serve, products that overflow. Here
+    /// also where the layers do not all read one input.
     pub fn solve(
         &self,
         compute: Compute<'_>,

@@ -128,7 +128,7 @@ impl Quantity {
         let (packed, allocated) = if !self.second_moment.is_whole() {
             (0, 0)
         } else if is_traced_in_f64(m, n) {
-            (8 * m * n, 8 * BAND * m)
+            ((8 * m * n).max(trace_bytes(m, n)), 8 * BAND * m)
         } else {
             (trace_bytes(m, n), 0)
         };
@@ -155,7 +155,7 @@ impl Quantity {
         // T and R T, or T and what a sketch makes of the vectors.
         let images_of = m + self.sketch.unwrap_or(m);
         let rows = if self.leaves_out() { self.fold_rows } else { 0 };
-        let outputs = rows * (8 * (both + rank) + 4 * both);
+        let outputs = 8 * rows * (both + rank);
         let scored = SCORED_ROWS * (4 * m + 8 * both) + SCORED_ROWS / 4 * 8 * (m + n);
         let fold =
             8 * shared * (n + images_of) + 8 * added * (2 * n + m + images_of) + outputs + scored;

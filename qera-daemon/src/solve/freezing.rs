@@ -8,9 +8,18 @@ use crate::solve::site::SiteSolver;
 use crate::weights::freezing::{RoundedFrom, RoundedValues};
 use crate::weights::sites::Site;
 
+/// What came of rounding a site's layers.
+#[derive(Debug, Default)]
+pub(crate) struct FrozenSite {
+    /// The layers that have a W~ since then.
+    pub(crate) layers: Vec<usize>,
+    /// What a device failed in, in words: the host did it.
+    pub(crate) demoted: Vec<String>,
+}
+
 impl SiteSolver<'_> {
     /// Rounds and freezes those layers of a site that have no W~ yet, from the statistics of the
-    /// shards up to `journal_position`; returns these layers.
+    /// shards up to `journal_position`.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer, and where W~ cannot be written.
@@ -19,10 +28,10 @@ impl SiteSolver<'_> {
         site: &Site,
         statistics: &SiteStatistics,
         journal_position: u64,
-    ) -> Result<Vec<usize>, Fatal> {
+    ) -> Result<FrozenSite, Fatal> {
         let layers = self.layers_of(site);
         if layers.are_quantized() {
-            return Ok(Vec::new());
+            return Ok(FrozenSite::default());
         }
         let mut packed = Vec::new();
         let SiteRounding {
@@ -30,7 +39,8 @@ impl SiteSolver<'_> {
             rows,
             left_out,
             blocks_seen,
-        } = round_site(&layers, statistics, |member, rounded| {
+            demoted,
+        } = round_site(&layers, self.accelerator, statistics, |member, rounded| {
             let of = RoundedValues {
                 values: &rounded.values,
                 levels: &rounded.levels,
@@ -47,6 +57,9 @@ impl SiteSolver<'_> {
             left_out,
             blocks_seen,
         };
-        self.weights.freeze(packed, &from)
+        Ok(FrozenSite {
+            layers: self.weights.freeze(packed, &from)?,
+            demoted,
+        })
     }
 }

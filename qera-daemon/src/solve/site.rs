@@ -10,9 +10,9 @@ use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
 use crate::host::offload::accelerator::Accelerator;
 use crate::host::offload::lent::LentDevice;
-use crate::host::offload::placement::SolvedWidths;
 use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::metric::Metric;
+use crate::host::second_moment::packed::Trace;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
@@ -20,7 +20,7 @@ use crate::host::subspace::operator::{ErrorOperator, SketchedOutputs};
 use crate::judge::held_out::{SolvedFrom, Verdict, judge};
 use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
 use crate::judge::site_metric::site_metric;
-use crate::judge::yardstick::{Yardstick, power};
+use crate::judge::yardstick::{Yardstick, error_power, output_power};
 use crate::settings::Settings;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
@@ -97,13 +97,7 @@ impl<'a> SiteSolver<'a> {
     {
         // Only QERA-exact multiplies by the full R; f is measured under it by every method.
         let packed = statistics.second_moment.packed();
-        let outputs = site.layers.iter();
-        let outputs = outputs.map(|&layer| self.weights.layers()[layer].out_features);
-        let widths = SolvedWidths {
-            in_features: statistics.in_features,
-            out_features: outputs.max()?,
-            needs_r: packed.is_some(),
-        };
+        let widths = self.layers_of(site).widths(packed.is_some())?;
         LentDevice::of(self.accelerator?, widths, packed.map(|r| r.values()))
     }
 
@@ -133,6 +127,7 @@ impl<'a> SiteSolver<'a> {
             layers,
             statistics,
             metric: &metric,
+            r: r.as_ref(),
             in_f64,
             diagonal_errors: &diagonal_errors,
             verdict: &verdict,
@@ -175,10 +170,10 @@ impl<'a> SiteSolver<'a> {
         } = given;
         let (compute, m) = (layers.compute, statistics.in_features);
         let weight = layers.original(member)?;
-        let output_power = power(compute, statistics, ColumnMajor::new(&weight, m)).sum();
+        let output_power = output_power(compute, statistics, ColumnMajor::new(&weight, m));
         let values = layers.quantization_error(member, weight)?;
         let error = ColumnMajor::new(&values, m);
-        let trace = power(compute, statistics, error);
+        let trace = error_power(compute, statistics, error);
         let error_without = trace.sum();
         let sketch = self.sketch(given, member, error)?;
         let correctable = trace_of(sketch.as_ref()).unwrap_or(error_without) > 0.0;
@@ -201,7 +196,7 @@ impl<'a> SiteSolver<'a> {
         let held_out = doing(WorkKind::Choose, || {
             verdict.held_out(layers, member, &of, found)
         })?;
-        let yardstick = Yardstick::new(compute, statistics, &error, trace, given.diagonal_errors);
+        let yardstick = given.yardstick(&error, trace);
         let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
         if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
@@ -336,9 +331,19 @@ struct Given<'a> {
     layers: SiteLayers<'a>,
     statistics: &'a SiteStatistics,
     metric: &'a Metric<'a>,
+    /// R, where products are taken with the whole of it.
+    r: Option<&'a PreparedR<'a>>,
     /// Whether products in f32 are too inexact, so that f64 is used.
     in_f64: bool,
     /// The uncertainty of R's diagonal elements.
     diagonal_errors: &'a [f64],
     verdict: &'a Verdict<'a>,
+}
+
+impl Given<'_> {
+    /// What measures the corrections of the layer with this E and tr(R E E^T).
+    fn yardstick<'y>(&'y self, error: &'y ErrorOperand<'y>, trace: Trace) -> Yardstick<'y> {
+        let (compute, errors) = (self.layers.compute, self.diagonal_errors);
+        Yardstick::new(compute, self.statistics, self.r, error, trace, errors)
+    }
 }

@@ -183,8 +183,8 @@ pub(crate) trait Tiles: Sync {
 }
 
 impl<T> PackedBlock<'_, T> {
-    /// Gives the sums of the rows `task` of the triangle, a tile at a time: `sum` writes a tile's
-    /// to `sums`, `lanes` for each of the `columns`, from its packed lanes and columns.
+    /// Sums the rows `task` of the triangle, a tile at a time, and hands each tile to `give`. `sum`
+    /// computes one tile from its packed lanes and columns: one sum for each lane and column.
     #[inline]
     pub(crate) fn each_tile(
         &self,

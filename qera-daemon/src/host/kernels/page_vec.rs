@@ -92,6 +92,25 @@ impl<T> PageVec<T> {
     }
 }
 
+impl PageVec<u8> {
+    /// The bytes as numbers in this machine's order. Large arrays stay where they lie; bytes behind
+    /// the last whole number are left out.
+    pub(crate) fn into_numbers<T: Pod>(self) -> PageVec<T> {
+        let length = self.length / size_of::<T>();
+        if let Memory::Pages(pages) = self.memory {
+            return PageVec {
+                memory: Memory::Pages(pages),
+                from: 0,
+                length,
+            };
+        }
+        let mut numbers = PageVec::unwritten(length);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut numbers);
+        bytes.copy_from_slice(&self[..length * size_of::<T>()]);
+        numbers
+    }
+}
+
 impl<T: Pod> From<Vec<T>> for PageVec<T> {
     /// A vector that keeps the numbers where they are.
     fn from(heap: Vec<T>) -> Self {
@@ -161,6 +180,17 @@ mod tests {
             assert!(length == 0 || written.as_ptr().align_offset(LINE_BYTES) == 0);
             written.copy_from_slice(&numbers);
             assert!(written == numbers);
+        }
+    }
+
+    #[test]
+    fn bytes_are_numbers_wherever_they_lie() {
+        for length in [0, 3, 1000, MAPPED_BYTES / 8, MAPPED_BYTES] {
+            let values: Vec<f64> = (0..length).map(|i| i as f64 - 0.5).collect();
+            let mut bytes = PageVec::unwritten(8 * length + 5);
+            bytes[..8 * length].copy_from_slice(bytemuck::cast_slice(&values));
+            let numbers: PageVec<f64> = bytes.into_numbers();
+            assert!(numbers[..] == values[..], "{length}");
         }
     }
 }

@@ -123,11 +123,11 @@ impl Sum for f64 {
     }
 }
 
-/// X^T B as b x n, for `x` = X^T (b x depth) and the n columns of B.
+/// X^T B as b x n, for `x` = X^T (b x depth), in f32 or f64, and the n columns of B.
 #[must_use]
-pub(crate) fn products<T: Sum>(
+pub(crate) fn products<T: Sum, X: Copy + Into<f64>>(
     Compute { kernel, cores, .. }: Compute<'_>,
-    x: MatRef<'_, f64>,
+    x: MatRef<'_, X>,
     columns: ColumnMajor<'_>,
 ) -> Mat<f64> {
     let (b, depth) = (x.nrows(), columns.rows);
@@ -166,14 +166,14 @@ struct Packed<T> {
 }
 
 impl<T: Sum> Packed<T> {
-    fn new(x: MatRef<'_, f64>, lanes: Range<usize>) -> Self {
+    fn new<X: Copy + Into<f64>>(x: MatRef<'_, X>, lanes: Range<usize>) -> Self {
         let width = lanes.end - lanes.start;
         let held = lanes.end.min(x.nrows()) - lanes.start;
         let mut numbers = PageVec::zeroed(width * x.ncols());
         for (column, packed) in x.col_iter().zip(numbers.chunks_exact_mut(width)) {
             let values = column.subrows(lanes.start, held);
             for (to, from) in packed.iter_mut().zip(values.iter()) {
-                *to = T::rounded(*from);
+                *to = T::rounded((*from).into());
             }
         }
         Self { lanes, numbers }

@@ -194,19 +194,32 @@ impl KeptRows {
         match rows.numbers {
             StoredNumbers::Bytes(bytes, dtype) if dtype != FloatDtype::F32 => {
                 let size = m * dtype.size_bytes();
-                let mut kept = PageVec::zeroed(count * size);
+                let mut kept = PageVec::unwritten(count * size);
                 for (i, to) in kept.chunks_exact_mut(size.max(1)).enumerate() {
                     to.copy_from_slice(&bytes[at(i) * size..][..size]);
                 }
                 Self::Bytes(kept, dtype)
             }
             _ => {
-                let mut kept = PageVec::zeroed(count * m);
+                let mut kept = PageVec::unwritten(count * m);
                 for (i, to) in kept.chunks_exact_mut(m.max(1)).enumerate() {
                     rows.widen(at(i) * m..(at(i) + 1) * m, to);
                 }
                 Self::Floats(kept)
             }
+        }
+    }
+
+    /// Rows of this width that lie in little-endian bytes; most of these stay where they are.
+    #[must_use]
+    pub(crate) fn of_bytes(bytes: PageVec<u8>, dtype: FloatDtype, in_features: usize) -> Self {
+        match dtype {
+            FloatDtype::F32 if cfg!(target_endian = "little") => Self::Floats(bytes.into_numbers()),
+            FloatDtype::F32 => {
+                let rows = StoredRows::bytes(&bytes, dtype, in_features);
+                Self::rows_of(rows, rows.rows(), |row| row)
+            }
+            _ => Self::Bytes(bytes, dtype),
         }
     }
 

@@ -11,7 +11,11 @@
 //! from the first input to the last by a factor of the inverse, which loses digits in forming it.
 //!
 //! A block's levels are those of its grid's candidates whose feedback within the block costs least.
-//! Cost: m^2 flops a column, and a few times the block's size an element.
+//! Cost: m^2 flops a column, and a few times the block's size an element. Where a device is lent,
+//! it takes the sums over j for some hundred inputs k at once and all columns, in f32; what these
+//! inputs leave to each other, and the rounding itself, stays here.
+
+use core::ops::Range;
 
 use qera_core::quantize::{Candidates, Grid, Levels};
 
@@ -20,9 +24,26 @@ use crate::host::compute::Compute;
 use crate::host::kernels::Kernel;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::panel::{add_products, panel_lanes};
+use crate::host::offload::fed_back::FedBack;
+use crate::host::offload::lent::LentDevice;
 use crate::host::round::lanes::{LaneLevels, PanelTask, RoundedColumns, gather, panels, scatter};
 use crate::host::round::metric::CholeskyFactor;
 use crate::host::rounding::narrow;
+
+/// Inputs between which errors are fed back here while a device has what all later ones leave to
+/// them: enough that products there are large, few beside a layer's thousands.
+const INPUTS_AT_ONCE: usize = 128;
+/// Inputs whose errors one piece of work lays out for the device.
+const LAID_OUT: usize = 32;
+
+/// What is rounded, and how.
+#[derive(Clone, Copy)]
+struct FeedbackTask<'a> {
+    compute: Compute<'a>,
+    factor: &'a CholeskyFactor,
+    weight: ColumnMajor<'a>,
+    grid: Grid,
+}
 
 /// Rounds a weight (m x n, by columns) on a grid under the metric whose factor is given.
 pub(crate) fn feedback(
@@ -30,12 +51,101 @@ pub(crate) fn feedback(
     factor: &CholeskyFactor,
     weight: ColumnMajor<'_>,
     grid: Grid,
-    rounded: RoundedColumns<'_>,
+    mut rounded: RoundedColumns<'_>,
 ) {
-    let tasks = panels(compute, weight, rounded, grid);
-    compute.cores.spread(tasks, |task: PanelTask<'_>| {
-        FeedbackPanel::new(compute.kernel, factor, grid, task).round();
+    let task = FeedbackTask {
+        compute,
+        factor,
+        weight,
+        grid,
+    };
+    let left = compute.device.map_or(weight.rows, |device| {
+        task.round_beside(device, &mut rounded)
     });
+    task.round(0..left, None, &mut rounded);
+}
+
+impl FeedbackTask<'_> {
+    /// Rounds some inputs at a time, with what the later ones leave to them from a device; as many
+    /// inputs, from the last one on, as it answers for. Returns how many are left.
+    fn round_beside(&self, device: &LentDevice<'_>, rounded: &mut RoundedColumns<'_>) -> usize {
+        let (m, n) = (self.weight.rows, self.weight.columns());
+        let size = self.grid.block_size();
+        let at_once = size * (INPUTS_AT_ONCE / size).max(1);
+        if m <= at_once {
+            return m;
+        }
+        let Some(mut there) = FedBack::new(device, self.factor.values(), m, n) else {
+            return m;
+        };
+        let mut errors = vec![0.0; at_once * n];
+        for first in (0..m).step_by(at_once).rev() {
+            let inputs = first..(first + at_once).min(m);
+            if inputs.end == m {
+                self.round(inputs.clone(), None, rounded);
+            } else {
+                let Some(due) = there.due(inputs.clone()) else {
+                    return inputs.end;
+                };
+                self.round(inputs.clone(), Some(&due), rounded);
+            }
+            let errors = &mut errors[..inputs.len() * n];
+            self.lay_out(first, rounded.values, errors);
+            if first > 0 && there.take(inputs, errors).is_none() {
+                return first;
+            }
+        }
+        0
+    }
+
+    /// Rounds some inputs, all later ones being rounded. What these leave is `due`, or is summed
+    /// here.
+    fn round(&self, inputs: Range<usize>, due: Option<&[f32]>, rounded: &mut RoundedColumns<'_>) {
+        if inputs.is_empty() {
+            return;
+        }
+        let (n, lanes) = (self.weight.columns(), panel_lanes(self.compute.kernel));
+        let lent = RoundedColumns {
+            values: &mut *rounded.values,
+            levels: &mut *rounded.levels,
+        };
+        let tasks = panels(self.compute, self.weight, lent, self.grid);
+        let tasks = tasks.into_iter().enumerate().collect();
+        let one = |(panel, task): (usize, PanelTask<'_>)| {
+            let due = due.map(|sums| DueSums {
+                sums: &sums[panel * lanes..],
+                stride: n,
+            });
+            FeedbackPanel::new(self, inputs.clone(), due, task).round();
+        };
+        self.compute.cores.spread(tasks, one);
+    }
+
+    /// The errors of inputs from `first` on, for each a number for every column.
+    fn lay_out(&self, first: usize, rounded: &[f32], errors: &mut [f32]) {
+        let (m, n) = (self.weight.rows, self.weight.columns());
+        let pieces = errors.chunks_mut(LAID_OUT * n).enumerate().collect();
+        let one = |(piece, errors): (usize, &mut [f32])| {
+            let first = first + piece * LAID_OUT;
+            let last = first + errors.len() / n;
+            let columns = self.weight.values.chunks_exact(m);
+            for (j, (w, q)) in columns.zip(rounded.chunks_exact(m)).enumerate() {
+                let pairs = w[first..last].iter().zip(&q[first..last]);
+                for (to, (w, q)) in errors[j..].iter_mut().step_by(n).zip(pairs) {
+                    *to = w - q;
+                }
+            }
+        };
+        self.compute.cores.spread(pieces, one);
+    }
+}
+
+/// What later inputs leave to the inputs of a panel, from its first column on; `stride` numbers an
+/// input.
+#[derive(Clone, Copy)]
+struct DueSums<'a> {
+    sums: &'a [f32],
+    stride: usize,
 }
 
 /// Output columns that are rounded side by side.
@@ -45,38 +155,70 @@ struct FeedbackPanel<'a> {
     grid: Grid,
     task: PanelTask<'a>,
     lanes: usize,
-    /// e of every input, lane by lane; 0 where it is not rounded yet.
+    /// The inputs that are rounded.
+    inputs: Range<usize>,
+    /// What the inputs behind the last of `errors` leave.
+    due: Option<DueSums<'a>>,
+    /// e of every input from the first of `inputs` on, lane by lane; 0 where it is not rounded yet.
     errors: PageVec<f32>,
 }
 
 impl<'a> FeedbackPanel<'a> {
-    fn new(kernel: Kernel, factor: &'a CholeskyFactor, grid: Grid, task: PanelTask<'a>) -> Self {
-        let (m, lanes) = (task.weight.rows, panel_lanes(kernel));
+    fn new(
+        of: &FeedbackTask<'a>,
+        inputs: Range<usize>,
+        due: Option<DueSums<'a>>,
+        task: PanelTask<'a>,
+    ) -> Self {
+        let (m, lanes) = (task.weight.rows, panel_lanes(of.compute.kernel));
+        let end = if due.is_some() { inputs.end } else { m };
+        let mut errors = PageVec::zeroed((end - inputs.start) * lanes);
+        let columns = task.weight.values.chunks_exact(m);
+        for (lane, (w, q)) in columns.zip(task.rounded.chunks_exact(m)).enumerate() {
+            let later = w[inputs.end..end].iter().zip(&q[inputs.end..end]);
+            let rows = errors.chunks_exact_mut(lanes).skip(inputs.len());
+            rows.zip(later).for_each(|(row, (w, q))| row[lane] = w - q);
+        }
         Self {
-            kernel,
-            factor,
-            grid,
+            kernel: of.compute.kernel,
+            factor: of.factor,
+            grid: of.grid,
             task,
             lanes,
-            errors: PageVec::zeroed(m * lanes),
+            inputs,
+            due,
+            errors,
         }
     }
 
     fn round(mut self) {
-        let (m, size) = (self.task.weight.rows, self.grid.block_size());
+        let size = self.grid.block_size();
         let mut block = RoundedBlock::new(size, self.lanes);
-        for first in (0..m).step_by(size).rev() {
-            self.round_block(first..(first + size).min(m), &mut block);
+        let Range { start, end } = self.inputs;
+        for first in (start..end).step_by(size).rev() {
+            self.round_block(first..(first + size).min(end), &mut block);
         }
     }
 
-    fn round_block(&mut self, rows: core::ops::Range<usize>, block: &mut RoundedBlock) {
+    fn round_block(&mut self, rows: Range<usize>, block: &mut RoundedBlock) {
         let (m, lanes, factor) = (self.task.weight.rows, self.lanes, self.factor);
         let size = rows.len();
         block.begin(size * lanes);
         gather(self.task.weight, rows.clone(), lanes, &mut block.weight);
-        let later = &self.errors[rows.end * lanes..];
-        let column = |k: usize| &factor.column(rows.start + k)[rows.end..];
+        let start = self.inputs.start;
+        if let Some(DueSums { sums, stride }) = self.due {
+            let due = sums[(rows.start - start) * stride..].chunks(stride);
+            let columns = self.task.weight.columns();
+            for (to, due) in block.sums.chunks_exact_mut(lanes).zip(due).take(size) {
+                let due = &due[..columns];
+                to.iter_mut()
+                    .zip(due)
+                    .for_each(|(to, due)| *to = f64::from(*due));
+            }
+        }
+        let later = &self.errors[(rows.end - start) * lanes..];
+        let end = start + self.errors.len() / lanes;
+        let column = |k: usize| &factor.column(rows.start + k)[rows.end..end];
         add_products(self.kernel, later, column, &mut block.sums[..size * lanes]);
         let sums = block.weight.iter().zip(&block.sums);
         for (target, (weight, sum)) in block.targets.iter_mut().zip(sums) {
@@ -92,7 +234,7 @@ impl<'a> FeedbackPanel<'a> {
         for (lane, levels) in self.task.levels.chunks_exact_mut(blocks).enumerate() {
             levels[number] = block.chosen.get(lane);
         }
-        let errors = &mut self.errors[rows.start * lanes..rows.end * lanes];
+        let errors = &mut self.errors[(rows.start - start) * lanes..][..size * lanes];
         errors.copy_from_slice(&block.best.errors[..size * lanes]);
         let values = &block.best.values[..size * lanes];
         scatter(values, lanes, rows, self.task.rounded, m);
@@ -178,7 +320,7 @@ impl RoundedBlock {
     }
 
     /// Rounds the block with a candidate, from its last input to its first.
-    fn trial(&mut self, candidate: usize, factor: &CholeskyFactor, rows: core::ops::Range<usize>) {
+    fn trial(&mut self, candidate: usize, factor: &CholeskyFactor, rows: Range<usize>) {
         let (lanes, size) = (self.lanes, rows.len());
         let levels = &self.candidates[candidate];
         let Trial {

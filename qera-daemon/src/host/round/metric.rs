@@ -66,6 +66,11 @@ pub(crate) struct CholeskyFactor {
 }
 
 impl CholeskyFactor {
+    /// All columns.
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// Column k; what stands in it down to row k has no meaning.
     pub(crate) fn column(&self, k: usize) -> &[f32] {
         &self.values[k * self.m..(k + 1) * self.m]

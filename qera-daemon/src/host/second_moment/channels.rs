@@ -39,6 +39,11 @@ impl ChannelMoments {
         })
     }
 
+    /// Whether a tensor of a state is one of the moments.
+    pub(crate) fn is_tensor(name: &str) -> bool {
+        [MEAN, M2].contains(&name)
+    }
+
     /// E[x^2] of each channel: mean^2 + M2 / N over rows of this weight.
     #[must_use]
     pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {

@@ -223,6 +223,15 @@ impl SecondMoment {
         }
     }
 
+    /// What `trace_with` has, to 1e-6: fewer operations for a figure that stands by itself.
+    #[must_use]
+    pub(crate) fn power_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<f64> {
+        match self {
+            Self::Given(of) => Some(of.power(p)),
+            _ => Some(self.packed()?.power_with(compute, p)),
+        }
+    }
+
     /// E[x^2] of each channel, the mean over rows of this weight.
     #[must_use]
     pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {

@@ -191,10 +191,25 @@ impl<'a> PackedR<'a> {
     /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. Where channels are massive, what
     /// they give is taken in f64 and told apart from the rest.
     pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Trace {
+        self.trace(compute, p, true)
+    }
+
+    /// The same by f32 products whatever the size, for a figure from which nothing is subtracted:
+    /// to 1e-6.
+    pub(crate) fn power_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
+        self.trace(compute, p, false).sum()
+    }
+
+    fn trace(&self, compute: Compute<'_>, p: ColumnMajor<'_>, exactly: bool) -> Trace {
+        let in_f64 = |p: ColumnMajor<'_>| exactly && is_traced_in_f64(self.m, p.columns());
+        let ordinary = |p: ColumnMajor<'_>| match in_f64(p) {
+            true => self.ordinary_trace_in_f64(p),
+            false => self.ordinary_trace(compute, p),
+        };
         let massive = massive_of(&self.diagonal());
         let mut trace = Trace::default();
         if massive.is_empty() {
-            trace.ordinary = self.ordinary_trace(compute, p);
+            trace.ordinary = ordinary(p);
             return trace;
         }
         for values in p.values.chunks(self.m * TRACED_COLUMNS) {
@@ -204,7 +219,7 @@ impl<'a> PackedR<'a> {
             for column in others.chunks_exact_mut(self.m) {
                 massive.iter().for_each(|&i| column[i] = 0.0);
             }
-            trace.ordinary += self.ordinary_trace(compute, ColumnMajor::new(&others, self.m));
+            trace.ordinary += ordinary(ColumnMajor::new(&others, self.m));
         }
         trace
     }
@@ -232,18 +247,19 @@ impl<'a> PackedR<'a> {
         trace
     }
 
-    /// Its trace with P, no channel being told apart. In f64 where that is soon done; else off the
-    /// diagonal by f32 products, whose errors average out: below 1e-9 of the trace from that size
-    /// on.
+    /// Its trace with P, no channel being told apart: off the diagonal by f32 products, whose
+    /// errors average out, below 1e-9 of the trace in large matrices.
     fn ordinary_trace(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
+        let there = compute
+            .device
+            .and_then(|device| device.r_trace(self.values, p.values));
+        let here = || trace_products(compute, p, self.values, &mut Scratch::default());
+        there.unwrap_or_else(here)
+    }
+
+    /// The same in f64, where that is soon done.
+    fn ordinary_trace_in_f64(&self, p: ColumnMajor<'_>) -> f64 {
         let m = self.m;
-        if !is_traced_in_f64(m, p.columns()) {
-            let there = compute
-                .device
-                .and_then(|device| device.r_trace(self.values, p.values));
-            let here = || trace_products(compute, p, self.values, &mut Scratch::default());
-            return there.unwrap_or_else(here);
-        }
         let p = p.values;
         let mut gram = vec![0.0_f64; BAND * m];
         let mut wide = PageVec::unwritten(p.len());
@@ -306,10 +322,11 @@ mod tests {
                     trace += wide[(i, j)] * expected;
                 }
             }
-            assert!(
-                (packed_r.trace_with(compute, ColumnMajor::new(&p, m)).sum() / trace - 1.0).abs()
-                    < 1e-9
-            );
+            let p_columns = ColumnMajor::new(&p, m);
+            let traced = packed_r.trace_with(compute, p_columns).sum();
+            assert!((traced / trace - 1.0).abs() < 1e-9);
+            let power = packed_r.power_with(compute, p_columns);
+            assert!((power / trace - 1.0).abs() < 1e-6);
             let full = packed_r.to_f32(compute, 2.0);
             for (i, j) in [(3, 100), (100, 3), (0, 149), (149, 0), (70, 70), (64, 63)] {
                 assert!((f64::from(full[i * m + j]) - r(i, j) / 2.0).abs() < 1e-7);

@@ -11,18 +11,16 @@
 
 use std::sync::Arc;
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
 use qera_core::packed::packed_offset;
 
 use crate::host::compute::Compute;
-use crate::host::dense::product;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::operand::{RowProducts, RowsOperand};
-use crate::host::rounding::narrow;
+use crate::host::row_images::RowImages;
 use crate::host::second_moment::massive::{ERROR_F64, MassiveRows, massive_channels};
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::{SecondMoment, shares};
@@ -144,15 +142,14 @@ impl<'a> WithoutRows<'a> {
         }
     }
 
-    /// What is taken, by its square root: Z = (`taken` W)^1/2 X T for T^T (b x m), b x rows, so
-    /// that T^T (it) U is `kept` T^T R U - Z_T^T Z_U.
-    pub(crate) fn outputs(&self, t: MatRef<'_, f64>, wide: &mut Vec<f32>) -> Mat<f64> {
+    /// The outputs of T on the rows that are taken: Z_T = T^T X^T (`taken` W)^1/2, b x rows, from
+    /// T^T (b x m). So T^T (R without them) U is `kept` T^T R U - Z_T Z_U^T.
+    pub(crate) fn outputs(&self, t: MatRef<'_, f64>, wide: &mut Vec<f32>) -> RowImages {
         let rows = self.blocks.iter().map(RowsOperand::rows).sum();
-        let mut outputs = Mat::zeros(t.nrows(), rows);
+        let mut outputs = RowImages::zeros(self.in_f64, t.nrows(), rows);
         let mut first = 0;
         for block in &self.blocks {
-            let own = outputs.as_mut().subcols_mut(first, block.rows());
-            block.outputs(t, self.products(), wide, own);
+            block.outputs(t, self.products(), wide, first, &mut outputs);
             first += block.rows();
         }
         outputs
@@ -168,40 +165,26 @@ impl<'a> WithoutRows<'a> {
     pub(crate) fn times_given(
         &self,
         rt: &Mat<f64>,
-        outputs: &Mat<f64>,
+        outputs: &RowImages,
         wide: &mut Vec<f32>,
     ) -> Mat<f64> {
         let mut times = if rt.nrows() > 0 {
             rt * faer::Scale(self.kept)
         } else {
             let m = self.blocks.first().map_or(0, RowsOperand::in_features);
-            Mat::zeros(outputs.nrows(), m)
+            Mat::zeros(outputs.vectors(), m)
         };
         let mut first = 0;
         for block in &self.blocks {
-            let own = outputs.subcols(first, block.rows());
-            block.take_off(own, self.products(), wide, &mut times);
+            block.take_off(outputs, first, self.products(), wide, &mut times);
             first += block.rows();
         }
         times
     }
 
     /// T^T (it) U, given T^T R U in this scaling and the outputs of T and U: b x c.
-    pub(crate) fn between(&self, t_ru: Mat<f64>, of_t: &Mat<f64>, of_u: &Mat<f64>) -> Mat<f64> {
-        let mut between = t_ru * faer::Scale(self.kept);
-        if self.in_f64 {
-            between -= product(of_t.as_ref(), of_u.transpose());
-            return between;
-        }
-        let (t, u) = (narrowed(of_t), narrowed(of_u));
-        let mut taken = Mat::<f32>::zeros(t.nrows(), u.nrows());
-        let to = taken.as_mut();
-        matmul(to, Accum::Replace, t.as_ref(), u.transpose(), 1.0, Par::Seq);
-        for (to, from) in between.col_iter_mut().zip(taken.col_iter()) {
-            let pairs = to.iter_mut().zip(from.iter());
-            pairs.for_each(|(to, from)| *to -= f64::from(*from));
-        }
-        between
+    pub(crate) fn between(&self, t_ru: &Mat<f64>, of_t: &RowImages, of_u: &RowImages) -> Mat<f64> {
+        t_ru * faer::Scale(self.kept) - of_t.product(of_u)
     }
 
     fn products(&self) -> RowProducts {
@@ -212,11 +195,6 @@ impl<'a> WithoutRows<'a> {
     }
 }
 
-/// The matrix rounded to f32.
-fn narrowed(x: &Mat<f64>) -> Mat<f32> {
-    Mat::from_fn(x.nrows(), x.ncols(), |i, j| narrow(x[(i, j)]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +202,7 @@ mod tests {
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
     use crate::host::kernels::row_weights::RowWeights;
+    use crate::host::rounding::narrow;
     use crate::source::rows::Batch;
     use qera_core::dtype::FloatDtype;
     use qera_core::pseudo_random::SplitMix64;

@@ -28,7 +28,7 @@ const SIZE_MIN: usize = 64;
 /// [`SolveError`]: a number that is not finite, or no convergence.
 pub(crate) fn top_eigen(g: &Mat<f64>, count: usize) -> Result<Eigenpairs, SolveError> {
     let n = g.nrows();
-    if n >= SIZE_MIN && 3 * count <= n {
+    if n >= SIZE_MIN && count <= n.div_ceil(3) {
         let tridiagonal = Reduced::of(symmetric_part(g)?);
         if let Some(pairs) = tridiagonal.top(count) {
             return Ok(pairs);

@@ -28,13 +28,14 @@
 
 use faer::Mat;
 
-use crate::host::dense::{Eigenpairs, eigen};
+use crate::host::dense::Eigenpairs;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::start;
 use crate::host::subspace::cycle::{
     BLOCKS, Cycle, Growth, Subspace, TOLERANCE, first_block, kept, nearby,
 };
 use crate::host::subspace::operator::ErrorOperator;
+use crate::host::subspace::small_top::top_eigen;
 
 /// Up to this n the eigenproblem is solved densely in f64.
 pub(crate) const DENSE_MAX: usize = 512;
@@ -118,9 +119,9 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError>
     let Eigenpairs {
         vectors,
         mut values,
-    } = eigen(&g)?;
+    } = top_eigen(&g, nearby(k))?;
     values.truncate(k);
-    let (kept, nearby) = (kept(k).min(n), nearby(k).min(n));
+    let (kept, nearby) = (kept(k).min(n), vectors.ncols());
     Ok(Subspace {
         vectors: vectors.subcols(0, kept).to_owned(),
         beyond: vectors.subcols(kept, nearby - kept).to_owned(),

@@ -14,6 +14,9 @@ use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::dense::product;
+use crate::host::offload::accelerator::Accelerator;
+use crate::host::offload::lent::LentDevice;
+use crate::host::offload::placement::SolvedWidths;
 use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
@@ -48,26 +51,42 @@ pub(crate) struct SiteRounding {
     pub(crate) left_out: Vec<u64>,
     /// The number of the first block that came after W~ was made.
     pub(crate) blocks_seen: u64,
+    /// What a device failed in, in words: the host did it.
+    pub(crate) demoted: Vec<String>,
 }
 
-/// Rounds every layer of a site and hands each to `each`, in order.
+/// Rounds every layer of a site, beside a device where it has room, and hands each to `each`, in
+/// order.
 ///
 /// # Errors
 /// What `each` returns; [`Fatal`] naming the layer: a NaN or infinite weight, products that
 /// overflow.
 pub(crate) fn round_site(
     layers: &SiteLayers<'_>,
+    accelerator: Option<&Accelerator>,
     statistics: &SiteStatistics,
     mut each: impl FnMut(usize, RoundedLayer) -> Result<(), Fatal>,
 ) -> Result<SiteRounding, Fatal> {
     let Apart { judges, kept } = apart(layers, statistics);
     let packed = kept.packed();
     let packed = packed.ok_or_else(|| layers.failed(0, SolveError::NotGathered))?;
+    let device = accelerator.zip(layers.widths(true));
+    let device = device.and_then(|(accelerator, widths)| {
+        let widths = SolvedWidths {
+            rounds: true,
+            ..widths
+        };
+        LentDevice::of(accelerator, widths, Some(packed.values()))
+    });
+    let beside = SiteLayers {
+        compute: layers.compute.beside(device.as_ref()),
+        ..*layers
+    };
     let mut rounder = Rounder {
-        layers,
+        layers: &beside,
         kept: &kept,
         over: statistics.extent().without(&extent_of(&judges)),
-        r: PreparedR::new(layers.compute, packed),
+        r: PreparedR::new(beside.compute, packed),
         packed,
         shrinkage: 0.0,
     };
@@ -76,11 +95,14 @@ pub(crate) fn round_site(
         let made = rounder.round(member, Rounds::FULL)?;
         each(member, rounder.measured(made, member)?)?;
     }
+    let (shrinkage, rows) = (rounder.shrinkage, rounder.over.rows);
+    drop(rounder);
     Ok(SiteRounding {
-        shrinkage: rounder.shrinkage,
-        rows: rounder.over.rows,
+        shrinkage,
+        rows,
         left_out: judges.iter().map(|block| block.number).collect(),
         blocks_seen: statistics.window.next_whole_block(),
+        demoted: device.map_or_else(Vec::new, LentDevice::failures),
     })
 }
 
