@@ -31,6 +31,7 @@ linker=$(rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-ll
 work=$cross/firmware
 mkdir -p "$work"
 
+own_target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$cross/target-firmware
 firmware() { # form, then cargo's command and arguments
     local features=()
@@ -85,7 +86,6 @@ for form in exact sketch; do
 done
 
 echo "-- what came over the line, folded"
-unset CARGO_TARGET_DIR
-cargo build -q --release --locked -p qera-daemon
-python3 ci/embedded/fold.py target/release/qera-daemon "$work/exact.host.line" "$work/fold"
+CARGO_TARGET_DIR=$own_target cargo build -q --release --locked -p qera-daemon
+python3 ci/embedded/fold.py "$own_target/release/qera-daemon" "$work/exact.host.line" "$work/fold"
 echo "embedded: targets=cortex-m4f,riscv32imac flash=$flash_most ram=$ram_most stack=$stack_most bits=equal"

@@ -18,6 +18,7 @@ pub mod live;
 pub mod matrix;
 pub mod output_folder;
 pub mod packed_model;
+pub mod planned_run;
 pub mod precision;
 pub mod quantization;
 pub mod reference;

@@ -24,6 +24,15 @@ pub struct Live {
     pub events: Vec<Value>,
 }
 
+/// What a process holds of the system.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    /// Bytes of memory that no file stands behind.
+    pub anonymous: u64,
+    /// Open files.
+    pub descriptors: usize,
+}
+
 impl Live {
     /// Starts a command that says its events as JSON.
     ///
@@ -116,6 +125,22 @@ impl Live {
         let said = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
         let line = said.lines().find_map(|line| line.strip_prefix("rchar: "));
         line.unwrap().parse().unwrap()
+    }
+
+    /// What it holds of the system now, by proc(5).
+    ///
+    /// # Panics
+    /// Where the system does not say.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let process = format!("/proc/{}", self.child.id());
+        let said = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+        Footprint {
+            anonymous: 1024 * kilobytes.parse::<u64>().unwrap(),
+            descriptors: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
+        }
     }
 
     /// Sends a signal by name, `TERM` say.

@@ -30,9 +30,9 @@ pub fn generations(out: &Path) -> Vec<u64> {
     found
 }
 
-/// Rewrites the manifest of a generation, or of a copy of one, as programs wrote it that sealed
-/// nothing: whatever is changed there is a question of what the files say, not of their bytes. One
-/// that is no JSON stays.
+/// Takes the seal out of the manifest of a generation, or of a copy of one, as programs wrote it
+/// that sealed nothing: a test that changes a file then meets the check of what it says, and not
+/// the one of its bytes. A manifest that is no JSON stays as it is.
 ///
 /// # Panics
 /// When it cannot be written.

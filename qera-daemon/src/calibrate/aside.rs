@@ -209,7 +209,7 @@ impl Aside {
         in_features: usize,
         share: f64,
         record: &AsideRecord,
-        rows: &SavedRows,
+        rows: SavedRows,
     ) -> Option<Self> {
         let mut saved = SavedReader::new(in_features, rows);
         let blocks = saved.blocks(&record.blocks.blocks)?;
@@ -347,11 +347,11 @@ mod tests {
         let mut aside = Aside::new(M, 0.5);
         (0..40).for_each(|n| aside.offer(StoredRows::floats(&block(n, 32), M)));
         let saved = SavedRows::of(aside.all_rows());
-        let mut copy = Aside::restore(M, 0.5, &aside.record(), &saved).unwrap();
+        let mut copy = Aside::restore(M, 0.5, &aside.record(), saved.clone()).unwrap();
         for a in [&mut aside, &mut copy] {
             (40..80).for_each(|n| a.offer(StoredRows::floats(&block(n, 32), M)));
         }
         assert_eq!(aside.record(), copy.record());
-        assert!(Aside::restore(M, 0.5, &aside.record(), &saved).is_none());
+        assert!(Aside::restore(M, 0.5, &aside.record(), saved).is_none());
     }
 }

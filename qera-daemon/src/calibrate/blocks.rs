@@ -1,5 +1,7 @@
 //! Blocks of consecutive rows of one text, as they are kept and saved.
 
+use std::vec::IntoIter;
+
 use qera_core::dtype::FloatDtype;
 use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,15 @@ pub(crate) struct BlocksRecord {
     pub(crate) sequences: bool,
 }
 
+impl BlocksRecord {
+    /// The bytes of each block whose rows are kept in this type.
+    pub(crate) fn block_bytes(&self, in_features: usize, dtype: FloatDtype) -> Vec<usize> {
+        let own = self.blocks.iter().filter(|of| of.dtype == dtype.name());
+        let row = in_features.saturating_mul(dtype.size_bytes());
+        own.map(|of| of.rows.saturating_mul(row)).collect()
+    }
+}
+
 /// The records of these blocks.
 pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
     let record = |block: &Block| BlockRecord {
@@ -104,10 +115,11 @@ pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
 }
 
 /// Saved rows, by the type in which they are kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SavedRows {
-    /// For each of [`DTYPES`], the little-endian bytes of the rows of that type.
-    pub(crate) bytes: [PageVec<u8>; DTYPES.len()],
+    /// For each of [`DTYPES`], the little-endian bytes of the rows of that type: those of each
+    /// block, then those that wait.
+    pub(crate) bytes: [Vec<PageVec<u8>>; DTYPES.len()],
     /// The weights of rows that have some, of all types together.
     pub(crate) weights: Vec<f32>,
 }
@@ -115,67 +127,53 @@ pub(crate) struct SavedRows {
 /// The types that rows are kept in.
 pub(crate) const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 
-/// Takes rows from saved ones as records ask for them.
-pub(crate) struct SavedReader<'a> {
+/// Takes rows from saved ones as records ask for them. They stay in the memory in which they lie.
+pub(crate) struct SavedReader {
     in_features: usize,
-    rest: [&'a [u8]; DTYPES.len()],
-    weights: &'a [f32],
+    rest: [IntoIter<PageVec<u8>>; DTYPES.len()],
+    weights: IntoIter<f32>,
 }
 
-/// Saved rows, with their weights where they have some.
-pub(crate) struct SavedBlock<'a> {
-    numbers: StoredRows<'a>,
-    weights: Option<RowWeights>,
-}
-
-impl SavedBlock<'_> {
-    /// The rows.
-    pub(crate) fn stored(&self) -> StoredRows<'_> {
-        self.numbers.weighted(self.weights.as_ref())
-    }
-}
-
-impl<'a> SavedReader<'a> {
-    pub(crate) fn new(in_features: usize, rows: &'a SavedRows) -> Self {
+impl SavedReader {
+    pub(crate) fn new(in_features: usize, rows: SavedRows) -> Self {
         Self {
             in_features,
-            rest: rows.bytes.each_ref().map(|bytes| &bytes[..]),
-            weights: &rows.weights,
+            rest: rows.bytes.map(Vec::into_iter),
+            weights: rows.weights.into_iter(),
         }
     }
 
-    /// The next rows of a type. `None` where there are fewer, the type is unknown, or weights are
-    /// missing or impossible.
-    fn take(&mut self, rows: usize, dtype: &str, weighted: bool) -> Option<SavedBlock<'a>> {
+    /// The next rows of a type, as a block without a number of its own. `None` where there are
+    /// others, the type is unknown, or weights are missing or impossible.
+    fn take(&mut self, rows: usize, dtype: &str, weighted: bool) -> Option<Block> {
         let index = DTYPES.iter().position(|known| known.name() == dtype)?;
-        let size = DTYPES[index].size_bytes();
-        let length = rows.checked_mul(self.in_features)?.checked_mul(size)?;
-        let (own, after) = self.rest[index].split_at_checked(length)?;
-        self.rest[index] = after;
-        let numbers = StoredRows::bytes(own, DTYPES[index], self.in_features);
-        if !weighted {
-            let weights = None;
-            return Some(SavedBlock { numbers, weights });
+        let dtype = DTYPES[index];
+        let row = self.in_features.checked_mul(dtype.size_bytes())?;
+        let own = self.rest[index].next()?;
+        if own.len() != rows.checked_mul(row)? {
+            return None;
         }
-        let (own, after) = self.weights.split_at_checked(rows)?;
-        self.weights = after;
-        let counts = own.iter().all(|w| w.is_finite() && *w > 0.0);
-        counts.then(|| SavedBlock {
-            numbers,
-            weights: Some(RowWeights::new(own.to_vec())),
+        let weights: Option<Vec<f32>> =
+            weighted.then(|| self.weights.by_ref().take(rows).collect());
+        let can_weigh = |of: &Vec<f32>| {
+            of.len() == rows && of.iter().all(|weight| weight.is_finite() && *weight > 0.0)
+        };
+        weights.as_ref().is_none_or(can_weigh).then(|| Block {
+            kept: KeptRows::of_bytes(own, dtype, self.in_features),
+            weights: weights.map(RowWeights::new),
+            in_features: self.in_features,
+            number: 0,
         })
     }
 
-    /// The blocks of these records; `None` where the rows do not suffice.
+    /// The blocks of these records; `None` where the rows are others.
     pub(crate) fn blocks(&mut self, records: &[BlockRecord]) -> Option<Vec<Block>> {
         let block = |record: &BlockRecord| {
-            let saved = self.take(record.rows, &record.dtype, record.weighted)?;
-            Some(Block::of(
-                saved.stored(),
-                record.number,
-                record.rows,
-                |row| row,
-            ))
+            let rows = self.take(record.rows, &record.dtype, record.weighted)?;
+            Some(Block {
+                number: record.number,
+                ..rows
+            })
         };
         records.iter().map(block).collect()
     }
@@ -192,7 +190,8 @@ impl<'a> SavedReader<'a> {
 
     /// Whether everything was taken.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rest.iter().all(|rest| rest.is_empty()) && self.weights.is_empty()
+        let mut rest = self.rest.iter().flat_map(IntoIter::as_slice);
+        rest.all(|bytes| bytes.is_empty()) && self.weights.as_slice().is_empty()
     }
 }
 
@@ -206,22 +205,19 @@ impl SavedRows {
     /// What is saved of a block's rows: their form, number and weights.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
         use crate::host::kernels::stored;
-        let (mut all, mut weights) = <([Vec<u8>; DTYPES.len()], Vec<f32>)>::default();
+        let mut saved = Self::default();
         for piece in pieces {
             let own = piece.weights.map(|weights| weights.values());
-            weights.extend_from_slice(own.unwrap_or_default());
+            saved.weights.extend_from_slice(own.unwrap_or_default());
             let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
-            let to = &mut all[to.unwrap_or_default()];
-            match piece.numbers {
-                stored::StoredNumbers::Bytes(bytes, _) => to.extend_from_slice(bytes),
+            let bytes = match piece.numbers {
+                stored::StoredNumbers::Bytes(bytes, _) => bytes.to_vec(),
                 stored::StoredNumbers::Floats(values) => {
-                    to.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                    values.iter().flat_map(|x| x.to_le_bytes()).collect()
                 }
-            }
+            };
+            saved.bytes[to.unwrap_or_default()].push(PageVec::from(bytes));
         }
-        Self {
-            bytes: all.map(PageVec::from),
-            weights,
-        }
+        saved
     }
 }

@@ -213,9 +213,10 @@ mod tests {
         follow(&mut statistics, &shard(40, 1, 3.0), 0.0);
         let record = statistics.aside.record();
         let saved = SavedRows::of(statistics.aside.all_rows());
-        assert_eq!(saved.bytes[0].len(), 4 * 40 * M);
+        let bytes: usize = saved.bytes[0].iter().map(|piece| piece.len()).sum();
+        assert_eq!(bytes, 4 * 40 * M);
         let mut copy = statistics.clone();
-        copy.aside = Aside::restore(M, 1.0, &record, &saved).unwrap();
+        copy.aside = Aside::restore(M, 1.0, &record, saved).unwrap();
         for s in [&mut statistics, &mut copy] {
             follow(s, &shard(40, 1, 4.0), 1.0);
         }

@@ -199,8 +199,8 @@ impl SiteOutputs {
         in_features: usize,
         expected: &SiteSketch,
         record: &OutputsRecord,
-        rows: &SavedRows,
-        read: impl Fn(usize, usize) -> Result<PageVec<f32>, E>,
+        rows: SavedRows,
+        mut read: impl FnMut(usize, usize) -> Result<PageVec<f32>, E>,
     ) -> Result<Self, E> {
         let mut layers = Vec::with_capacity(expected.layers.len());
         for SketchedLayer { name, out_features } in &expected.layers {

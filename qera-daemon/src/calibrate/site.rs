@@ -82,7 +82,7 @@ pub struct SiteStatistics {
 }
 
 impl SiteStatistics {
-    /// Statistics of no row. `kind` says how much of R is gathered, and `scored_share` how many
+    /// Empty statistics. `kind` says how much of R is gathered, and `scored_share` how many
     /// rows are kept aside (`aside::scored_share`).
     #[must_use]
     pub(crate) fn new(in_features: usize, kind: SecondMomentKind, scored_share: f64) -> Self {
@@ -521,9 +521,9 @@ mod tests {
         let (window, aside) = (statistics.window.record(), statistics.aside.record());
         let saved = SavedRows::of(statistics.window.all_rows());
         let mut copy = statistics.clone();
-        copy.window = Window::restore(M, &window, &saved).unwrap();
+        copy.window = Window::restore(M, &window, saved).unwrap();
         let saved_aside = SavedRows::of(statistics.aside.all_rows());
-        copy.aside = Aside::restore(M, 0.5, &aside, &saved_aside).unwrap();
+        copy.aside = Aside::restore(M, 0.5, &aside, saved_aside).unwrap();
         for of in [&mut statistics, &mut copy] {
             fold(of, &short(None));
         }
@@ -542,8 +542,9 @@ mod tests {
         // Weights that are missing, or that no row can have, are damage.
         let mut short = SavedRows::of(statistics.window.all_rows());
         short.weights.pop();
-        assert!(Window::restore(M, &statistics.window.record(), &short).is_none());
+        let record = statistics.window.record();
+        assert!(Window::restore(M, &record, short.clone()).is_none());
         short.weights.push(-1.0);
-        assert!(Window::restore(M, &statistics.window.record(), &short).is_none());
+        assert!(Window::restore(M, &record, short).is_none());
     }
 }

@@ -10,7 +10,7 @@ use crate::settings::solve::{Shrinkage, SolveSettings};
 pub(crate) enum SumGap {
     /// There is no mean of |x| over all rows.
     #[error(
-        "{rows} of its rows came as sums without ::abs_sum, which --method {method} is made of: choose another method, or gather anew"
+        "{rows} of its rows came as sums without ::abs_sum, which --method {method} needs: choose another method, or gather anew"
     )]
     MeanAbs {
         /// Rows.
@@ -20,7 +20,7 @@ pub(crate) enum SumGap {
     },
     /// There is no maximum over all batches.
     #[error(
-        "{rows} of its rows came as sums without ::batch_max_mean_abs, which --method {method} is made of: choose another method, or gather anew"
+        "{rows} of its rows came as sums without ::batch_max_mean_abs, which --method {method} needs: choose another method, or gather anew"
     )]
     BatchMax {
         /// Rows.

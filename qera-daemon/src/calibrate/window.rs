@@ -147,7 +147,7 @@ impl Window {
     pub(crate) fn restore(
         in_features: usize,
         record: &BlocksRecord,
-        rows: &SavedRows,
+        rows: SavedRows,
     ) -> Option<Self> {
         let mut saved = SavedReader::new(in_features, rows);
         let blocks = saved.blocks(&record.blocks)?;
@@ -321,7 +321,7 @@ mod tests {
             window.offer(&shard(rows, None), |_| ());
         }
         let saved = SavedRows::of(window.all_rows());
-        let mut copy = Window::restore(2, &window.record(), &saved).unwrap();
+        let mut copy = Window::restore(2, &window.record(), saved).unwrap();
         assert_eq!(copy.record(), window.record());
         for w in [&mut window, &mut copy] {
             w.offer(&shard(800, None), |_| ());
@@ -329,8 +329,8 @@ mod tests {
         assert_eq!(copy.record(), window.record());
         assert_eq!(lengths(&copy), lengths(&window));
         let mut short = SavedRows::of(window.all_rows());
-        short.bytes[0].truncate(8);
-        assert!(Window::restore(2, &window.record(), &short).is_none());
+        short.bytes[0][0].truncate(8);
+        assert!(Window::restore(2, &window.record(), short).is_none());
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             }
             shrinking.keep_within(room(8000_u64.saturating_sub(200 * step as u64).max(1400)));
             let saved = SavedRows::of(shrinking.all_rows());
-            let restored = Window::restore(2, &shrinking.record(), &saved);
+            let restored = Window::restore(2, &shrinking.record(), saved);
             shrinking = restored.unwrap();
         }
         large.keep_within(room(1400));

@@ -43,7 +43,7 @@ impl fmt::Display for ForeignCheckpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gguf => {
-                "is a GGUF file: name the file itself, in place of its folder"
+                "is a GGUF file: give the file itself, not its folder"
             }
             Self::PyTorch => {
                 "is a PyTorch checkpoint, which is not read, only safetensors are: load the model and write it anew by model.save_pretrained(folder, safe_serialization=True)"

@@ -30,7 +30,7 @@ use crate::judge::ends::Ends;
 use crate::judge::sampled_folds::{Part, Sample};
 use crate::judge::scores::BlockErrors;
 use crate::judge::shared_basis::{FoldedLayer, SharedBasis};
-use crate::judge::training::{Images, Training};
+use crate::judge::training::{Images, Training, rotated};
 
 /// A layer, the basis in which the search of each of its folds begins, and the candidates to score.
 pub(crate) struct CrossFitting<'a> {
@@ -111,9 +111,10 @@ impl CrossFitting<'_> {
             t,
             rt,
             along,
+            between,
         } = &self.basis;
         let whole = training.images(t, rt, along, wide);
-        let ends = training.ends(&whole, &whole);
+        let ends = training.ends(&whole, &whole, between);
         let room = columns.nrows() - columns.ncols();
         let t = Mat::new();
         if room == 0 || columns.ncols() == 0 {
@@ -129,8 +130,9 @@ impl CrossFitting<'_> {
         let rt = self.layer.times_r(&t);
         let along = self.layer.along(fresh.as_ref());
         let added = training.images(&t, &rt, &along, wide);
-        let beside = training.ends(&whole, &added);
-        let ends = ends.bordered(&beside, &training.ends(&added, &added));
+        let beside = training.ends(&whole, &added, &whole.between(&added));
+        let own = training.ends(&added, &added, &added.between(&added));
+        let ends = ends.bordered(&beside, &own);
         Ok(FoldSpace { t, ends })
     }
 
@@ -146,17 +148,10 @@ impl CrossFitting<'_> {
         let mut block = Mat::zeros(n, 0);
         for &a in self.blends {
             let top = self.top(ends, a)?.vectors;
-            let (t, rt) = (rotated(whole.t, &top), rotated(whole.rt, &top));
-            let along = rotated(whole.along, &top);
-            let ritz = Images {
-                t: &t,
-                rt: &rt,
-                along: &along,
-                outputs: rotated(&whole.outputs, &top),
-            };
-            let image = training.times(a, &ritz, wide);
+            let image = training.times(a, whole, &top, wide);
             let mut image = self.layer.error.transposed_times(image);
             if let Some(sketch) = self.layer.sketch {
+                let along = rotated(whole.along, &top);
                 image += sketch.back(&along) * faer::Scale(training.sketch_share(a));
             }
             let image = transposed(image.as_ref());
@@ -165,12 +160,4 @@ impl CrossFitting<'_> {
         }
         Ok(block)
     }
-}
-
-/// What belongs to the columns of Q (T, R T), after Q was multiplied by this rotation.
-fn rotated(of: &Mat<f64>, rotation: &Mat<f64>) -> Mat<f64> {
-    if of.nrows() == 0 {
-        return Mat::new();
-    }
-    product(rotation.transpose(), of.as_ref())
 }

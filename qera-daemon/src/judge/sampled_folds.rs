@@ -63,7 +63,7 @@ impl Sample {
 
     /// The mean of |x E|^2 over the rows.
     pub(crate) fn without(&self, error: &ErrorOperand<'_>) -> f64 {
-        self.mean_power(&outputs(&self.values, error))
+        self.mean_power(&error.outputs(&self.values))
     }
 
     /// Mean over the rows of the squared length of their images.
@@ -174,13 +174,6 @@ impl<'a> Folds<'a> {
     }
 }
 
-/// X E of some rows: rows x n.
-fn outputs(rows: &[f32], error: &ErrorOperand<'_>) -> Mat<f64> {
-    let m = error.m();
-    let x = Mat::from_fn(rows.len() / m, m, |i, j| f64::from(rows[i * m + j]));
-    error.outputs(x.as_ref())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,10 +187,7 @@ mod tests {
         let compute = Compute::new(Kernel::best(), &cores);
         // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
-        let y = outputs(
-            &[1.0, 1.0, 2.0, 0.0],
-            &ErrorOperand::new(compute, error, false),
-        );
+        let y = ErrorOperand::new(compute, error, false).outputs(&[1.0, 1.0, 2.0, 0.0]);
         let sample = Sample {
             values: Vec::new(),
             weight: 2.0,

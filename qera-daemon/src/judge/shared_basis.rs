@@ -22,13 +22,14 @@ use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::small_top::top_eigen;
 use crate::host::transpose::transposed;
 use crate::judge::scaled_sketch::ScaledSketch;
+use crate::judge::training::Images;
 
 /// Up to this out_features n the shared basis is the whole space.
 const WHOLE_MAX: usize = 160;
 /// Blocks of the candidates' Krylov basis. They are narrow, as in `subspace`.
 pub(crate) const BLOCKS: usize = 10;
-/// Two shrinkages. Their blends of R and diag(R) multiply the blocks of the basis in turn, the top
-/// vectors under each are kept, and folds are searched with them.
+/// The two shrinkages that the basis is made for. Its blocks are multiplied by R blended with
+/// diag(R) at each of them in turn; folds are searched with the top vectors of both.
 pub(crate) const BLENDS: [f64; 2] = [0.1, 1.0];
 
 /// The most columns that the Krylov basis of the candidates has.
@@ -92,6 +93,8 @@ pub(crate) struct SharedBasis {
     pub(crate) rt: Mat<f64>,
     /// (S Q)^T: p x kept; without rows where no sketch stands for R.
     pub(crate) along: Mat<f64>,
+    /// T^T R T / scale, or what the sketch has for it: p x p; empty where S is a diagonal.
+    pub(crate) between: Mat<f64>,
 }
 
 impl SharedBasis {
@@ -105,11 +108,18 @@ impl SharedBasis {
         let t = layer.error.times(transposed(columns.as_ref()).as_ref());
         let rt = layer.times_r(&t);
         let along = layer.along(columns.as_ref());
+        Self::new(columns, t, rt, along)
+    }
+
+    fn new(columns: Mat<f64>, t: Mat<f64>, rt: Mat<f64>, along: Mat<f64>) -> Self {
+        let images = Images::of_all(&t, &rt, &along);
+        let between = images.between(&images);
         Self {
             columns,
             t,
             rt,
             along,
+            between,
         }
     }
 
@@ -130,24 +140,24 @@ impl SharedBasis {
         let is_diagonal = layer.r.is_none() && layer.sketch.is_none();
         if whole || basis.count() <= BLENDS.len() * count || is_diagonal {
             let transposed = |of: &Columns| of.as_ref().transpose().to_owned();
-            return Ok(Self {
-                columns: basis.as_ref().to_owned(),
-                t: transposed(t),
-                rt: transposed(rt),
-                along: transposed(along),
-            });
+            return Ok(Self::new(
+                basis.as_ref().to_owned(),
+                transposed(t),
+                transposed(rt),
+                transposed(along),
+            ));
         }
         let rotation = krylov.best(count)?;
         let rotated = |of: &Columns| match of.as_ref().nrows() {
             0 => Mat::new(),
             _ => product(rotation.transpose(), of.as_ref().transpose()),
         };
-        Ok(Self {
-            columns: product(basis.as_ref(), rotation.as_ref()),
-            t: rotated(t),
-            rt: rotated(rt),
-            along: rotated(along),
-        })
+        Ok(Self::new(
+            product(basis.as_ref(), rotation.as_ref()),
+            rotated(t),
+            rotated(rt),
+            rotated(along),
+        ))
     }
 }
 

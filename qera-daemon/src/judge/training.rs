@@ -10,6 +10,7 @@ use crate::calibrate::site::SiteStatistics;
 use crate::host::compute::Compute;
 use crate::host::dense::product;
 use crate::host::kernels::row_weights::Extent;
+use crate::host::row_images::RowImages;
 use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::metric::{blend, scaled};
 use crate::host::second_moment::without::{Scaling, WithoutRows};
@@ -115,7 +116,30 @@ pub(crate) struct Images<'t> {
     /// (S V)^T for the sketch S that stands for R; without rows where none does.
     pub(crate) along: &'t Mat<f64>,
     /// The products of T with the rows left out (`WithoutRows::outputs`).
-    pub(crate) outputs: Mat<f64>,
+    pub(crate) outputs: RowImages,
+}
+
+impl<'t> Images<'t> {
+    /// The images of T under the S of all rows.
+    pub(crate) fn of_all(t: &'t Mat<f64>, rt: &'t Mat<f64>, along: &'t Mat<f64>) -> Self {
+        Self {
+            t,
+            rt,
+            along,
+            outputs: RowImages::zeros(false, 0, 0),
+        }
+    }
+
+    /// T^T S U for the S of all rows, as it is scaled: b x c; empty where S is a diagonal.
+    pub(crate) fn between(&self, u: &Images<'_>) -> Mat<f64> {
+        if self.along.nrows() > 0 {
+            product(self.along.as_ref(), u.along.transpose())
+        } else if self.rt.nrows() > 0 {
+            product(self.rt.as_ref(), u.t.transpose())
+        } else {
+            Mat::new()
+        }
+    }
 }
 
 /// A site without one of its folds.
@@ -203,10 +227,8 @@ impl<'a> Training<'a> {
     ) -> Images<'t> {
         let outputs = self.r.as_ref().map(|r| r.outputs(t.as_ref(), wide));
         Images {
-            t,
-            rt,
-            along,
-            outputs: outputs.unwrap_or_else(Mat::new),
+            outputs: outputs.unwrap_or_else(|| RowImages::zeros(false, 0, 0)),
+            ..Images::of_all(t, rt, along)
         }
     }
 
@@ -217,35 +239,45 @@ impl<'a> Training<'a> {
         (1.0 - a) * kept
     }
 
-    /// The product S T under the shrinkage a, transposed (b x m), without the part of a sketch.
-    pub(crate) fn times(&self, a: f64, of: &Images<'_>, wide: &mut Vec<f32>) -> Mat<f64> {
+    /// The product S T V under the shrinkage a, transposed (b x m), without the part of a sketch,
+    /// for V that combines the columns of T.
+    pub(crate) fn times(
+        &self,
+        a: f64,
+        of: &Images<'_>,
+        v: &Mat<f64>,
+        wide: &mut Vec<f32>,
+    ) -> Mat<f64> {
         let Some(r) = self.r.as_ref().filter(|_| a < 1.0) else {
-            return scaled(of.t.clone(), &self.diagonal);
+            return scaled(rotated(of.t, v), &self.diagonal);
         };
-        let times = r.times_given(of.rt, &of.outputs, wide);
+        let times = r.times_given(&rotated(of.rt, v), &of.outputs.rotated(v), wide);
         if a > 0.0 {
-            blend(times, a, &self.diagonal, of.t)
+            blend(times, a, &self.diagonal, &rotated(of.t, v))
         } else {
             times
         }
     }
 
-    /// T^T S U under both ends of the blend of candidates: b x c.
-    pub(crate) fn ends(&self, t: &Images<'_>, u: &Images<'_>) -> Ends {
-        let full = self.r.as_ref().map(|r| {
-            let t_ru = if t.along.nrows() > 0 {
-                product(t.along.as_ref(), u.along.transpose())
-            } else {
-                product(t.rt.as_ref(), u.t.transpose())
-            };
-            r.between(t_ru, &t.outputs, &u.outputs)
-        });
+    /// T^T S U under both ends of the blend of candidates, given [`between`](Images::between) of
+    /// both: b x c.
+    pub(crate) fn ends(&self, t: &Images<'_>, u: &Images<'_>, between: &Mat<f64>) -> Ends {
+        let full = self.r.as_ref();
+        let full = full.map(|r| r.between(between, &t.outputs, &u.outputs));
         let diagonal = (!self.diagonal.is_empty()).then(|| {
             let scaled = scaled(t.t.clone(), &self.diagonal);
             product(scaled.as_ref(), u.t.transpose())
         });
         Ends { full, diagonal }
     }
+}
+
+/// What belongs to the columns of T (T^T, T^T R), after T was multiplied by this rotation.
+pub(crate) fn rotated(of: &Mat<f64>, rotation: &Mat<f64>) -> Mat<f64> {
+    if of.nrows() == 0 {
+        return Mat::new();
+    }
+    product(rotation.transpose(), of.as_ref())
 }
 
 fn channel_sums(fold: &[&Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
@@ -315,9 +347,9 @@ mod tests {
         let rt = r.times(unit.as_ref());
         let none = Mat::new();
         let images = training.images(&unit, &rt, &none, &mut wide);
-        let ends = training.ends(&images, &images);
+        let ends = training.ends(&images, &images, &images.between(&images));
         [0.0, 1.0].map(|a| {
-            let times = training.times(a, &images, &mut wide);
+            let times = training.times(a, &images, &unit, &mut wide);
             assert!((&times - ends.blend(a)).norm_max() < 1e-6);
             times
         })

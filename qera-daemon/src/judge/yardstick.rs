@@ -3,12 +3,13 @@
 //!
 //! Where f is a visible part of tr(R E E^T), it is read off traces in the form f = tr(R E E^T) - 2
 //! <R A, E B^T> + <A^T R A, B B^T>. R A and E B^T come out of the solve in f64. For rounded factors
-//! only the change by rounding, about a thousandth of them, is multiplied, in f32 (in f64 where the
-//! change is larger). R carries the rounding of f32 products, about 1e-7 of its diagonal, so that
-//! an f below 1e-4 of that trace cannot be read off it to 0.1 %; it may even come out negative.
-//! Then f is measured on the rows that the window holds. Massive channels are in R to f64's
-//! precision, so that their part of the trace does not count for this limit. A layer is measured in
-//! the same way before and after rounding, so that the two can be compared.
+//! only the change by rounding, about a thousandth of them, is multiplied, in f32. It is multiplied
+//! in f64 where the change is larger, and by R where that is not ready in f32. R carries the
+//! rounding of f32 products, about 1e-7 of its diagonal, so that an f below 1e-4 of that trace
+//! cannot be read off it to 0.1 %; it may even come out negative. Then f is measured on the rows
+//! that the window holds. Massive channels are in R to f64's precision, so that their part of the
+//! trace does not count for this limit. A layer is measured in the same way before and after
+//! rounding, so that the two can be compared.
 //!
 //! R's own rounding of massive channels makes f uncertain by sum_i e_i |P_i|^2, where e_i is the
 //! uncertainty of R_ii.
@@ -27,6 +28,7 @@ use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
 use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::packed::Trace;
+use crate::host::second_moment::prepared::PreparedR;
 use crate::host::subspace::error_operand::ErrorOperand;
 
 /// Below this share of tr(R E E^T), f is measured on rows.
@@ -36,7 +38,7 @@ const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// The same limit for massive channels' share of that trace: a difference of f64 traces shows no
 /// less.
 const BELOW_IN_F64: f64 = 1e-14;
-/// A change of B by more than this, relative to its largest number, is multiplied in f64.
+/// A change of A or B by more than this, relative to its largest number, is multiplied in f64.
 const CHANGED_IN_F32: f64 = 1.0 / 256.0;
 /// Rows multiplied at a time, and columns of P formed at a time.
 pub(crate) const ROWS: usize = 192;
@@ -47,6 +49,8 @@ const COLUMNS: usize = 256;
 pub(crate) struct Yardstick<'a> {
     compute: Compute<'a>,
     second_moment: &'a SecondMoment,
+    /// R as the solve multiplied by it, where it did.
+    r: Option<&'a PreparedR<'a>>,
     window: &'a Window,
     /// The weight of all rows seen.
     weight: f64,
@@ -61,10 +65,11 @@ pub(crate) struct Yardstick<'a> {
 
 impl<'a> Yardstick<'a> {
     /// The yardstick of a layer with this E. `error_without` is tr(R E E^T); `diagonal_errors` are
-    /// those of `SiteStatistics::diagonal_errors`.
+    /// those of `SiteStatistics::diagonal_errors`; `r` is R where it was made ready for a solve.
     pub(crate) fn new(
         compute: Compute<'a>,
         statistics: &'a SiteStatistics,
+        r: Option<&'a PreparedR<'a>>,
         error: &'a ErrorOperand<'a>,
         error_without: Trace,
         diagonal_errors: &'a [f64],
@@ -72,6 +77,7 @@ impl<'a> Yardstick<'a> {
         Self {
             compute,
             second_moment: &statistics.second_moment,
+            r,
             window: &statistics.window,
             weight: statistics.weight,
             error,
@@ -128,11 +134,17 @@ impl<'a> Yardstick<'a> {
         let changed = da.norm_max() > 0.0 || db.norm_max() > 0.0;
         let (mut ra, mut eb) = (near.ra.clone(), near.eb.clone());
         if changed {
-            if let Some(changed) = self.second_moment.apply(self.compute, da.as_ref()) {
+            let is_small = |change: &Mat<f64>, of: &Mat<f64>| {
+                change.norm_max() <= CHANGED_IN_F32 * of.norm_max()
+            };
+            let changed = match self.r.filter(|_| is_small(&da, &near.factors.a)) {
+                Some(r) => Some(r.times_change(da.as_ref())),
+                None => self.second_moment.apply(self.compute, da.as_ref()),
+            };
+            if let Some(changed) = changed {
                 ra += changed;
             }
-            let in_f32 = db.norm_max() <= CHANGED_IN_F32 * near.factors.b.norm_max();
-            eb += if in_f32 {
+            eb += if is_small(&db, &near.factors.b) {
                 self.error.times_v(db.as_ref())
             } else {
                 self.error.times_v_f64(db.as_ref())
@@ -174,6 +186,9 @@ impl<'a> Yardstick<'a> {
 
     /// The uncertainty of this correction's f that follows from the uncertainty of R.
     pub(crate) fn doubt(&self, correction: &Correction) -> f64 {
+        if self.diagonal_errors.iter().all(|error| *error <= 0.0) {
+            return 0.0;
+        }
         let Correction {
             factors: Factors { a, b },
             eb,
@@ -211,18 +226,32 @@ pub(crate) fn weighted_power(images: &Mat<f64>, rows: StoredRows<'_>, first: usi
     images.col_iter().map(of_column).sum()
 }
 
-/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over the rows held where R is not
-/// gathered.
-pub(crate) fn power(
+/// tr(R W W^T): the mean of ||x W||^2 over the rows seen, to 1e-6, or over the rows held where R is
+/// not gathered.
+pub(crate) fn output_power(
     compute: Compute<'_>,
     statistics: &SiteStatistics,
-    matrix: ColumnMajor<'_>,
+    weight: ColumnMajor<'_>,
+) -> f64 {
+    doing(WorkKind::Measure, || {
+        let power = statistics.second_moment.power_with(compute, weight);
+        let on_rows = || on_rows(compute, &statistics.window, weight, None);
+        power.or_else(on_rows).unwrap_or_default()
+    })
+}
+
+/// tr(R E E^T): the mean of ||x E||^2 over the rows seen, or over the rows held where R is not
+/// gathered.
+pub(crate) fn error_power(
+    compute: Compute<'_>,
+    statistics: &SiteStatistics,
+    error: ColumnMajor<'_>,
 ) -> Trace {
     doing(WorkKind::Measure, || {
-        let trace = statistics.second_moment.trace_with(compute, matrix);
+        let trace = statistics.second_moment.trace_with(compute, error);
         trace.unwrap_or_else(|| Trace {
             massive: 0.0,
-            ordinary: on_rows(compute, &statistics.window, matrix, None).unwrap_or_default(),
+            ordinary: on_rows(compute, &statistics.window, error, None).unwrap_or_default(),
         })
     })
 }

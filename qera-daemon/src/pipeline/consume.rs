@@ -48,29 +48,44 @@ fn consume_one(
     file: &ShardFile,
     how: Consume,
 ) -> std::io::Result<()> {
-    let (name, path) = (&file.name, &folder.join(&file.name));
-    let same = |path: &Path| match Identity::at(path) {
-        Err(error) if is_failure(&error) => Err(error),
-        now => Ok(now.is_ok_and(|now| now == file.identity)),
-    };
-    if !same(path)? {
+    if !is_still(file, &folder.join(&file.name))? {
         return Ok(());
     }
     if !is_folder(consumed).map_err(Error::other)? {
         disk::create_private_folder(consumed)?;
         disk::sync(folder).map_err(Error::other)?;
     }
+    take_away(folder, consumed, file, how)
+}
+
+/// Moves aside what lies under the shard's name, and looks at it again there, where no producer
+/// changes it: since the first look another shard may have come under that name.
+fn take_away(
+    folder: &Path,
+    consumed: &Path,
+    file: &ShardFile,
+    how: Consume,
+) -> std::io::Result<()> {
+    let name = &file.name;
     let aside = free(consumed, name)?;
-    disk::rename(path, &aside)?;
-    let is_same = same(&aside);
-    if !matches!(is_same, Ok(true)) {
+    disk::rename(&folder.join(name), &aside)?;
+    let is_still = is_still(file, &aside);
+    if !matches!(is_still, Ok(true)) {
         disk::rename(&aside, &free(folder, name)?)?;
-        return is_same.map(drop);
+        return is_still.map(drop);
     }
     if how == Consume::Delete {
         disk::remove_file(&aside)?;
     }
     Ok(())
+}
+
+/// Whether this is the file that was read.
+fn is_still(file: &ShardFile, path: &Path) -> std::io::Result<bool> {
+    match Identity::at(path) {
+        Err(error) if is_failure(&error) => Err(error),
+        now => Ok(now.is_ok_and(|now| now == file.identity)),
+    }
 }
 
 /// A name that nothing in the folder has. An earlier shard of the same name must not be overwritten
@@ -83,4 +98,41 @@ fn free(folder: &Path, name: &str) -> std::io::Result<PathBuf> {
         path = folder.join(format!("{number}-{name}"));
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::simulated::{Disk, Image, Trouble};
+
+    /// A producer puts another shard under the name after the first look.
+    #[test]
+    fn what_came_under_the_name_meanwhile_is_put_back() {
+        let mut image = Image::default();
+        image.put("watched/a.safetensors", b"counted");
+        image.put("watched/.consumed/earlier", b"");
+        let disk = Disk::mount("consume", image, Trouble::None);
+        let (folder, consumed) = (
+            disk.root().join("watched"),
+            disk.root().join("watched/.consumed"),
+        );
+        let path = folder.join("a.safetensors");
+        let file = ShardFile {
+            name: "a.safetensors".into(),
+            identity: Identity::at(&path).unwrap(),
+        };
+        for how in [Consume::Delete, Consume::Move] {
+            disk::write_synced(&path, b"not counted").unwrap();
+            take_away(&folder, &consumed, &file, how).unwrap();
+            assert_eq!(disk::read(&path).unwrap(), b"not counted", "{how:?}");
+            assert!(!exists(&consumed.join("a.safetensors")).unwrap(), "{how:?}");
+        }
+        let file = ShardFile {
+            identity: Identity::at(&path).unwrap(),
+            ..file
+        };
+        take_away(&folder, &consumed, &file, Consume::Delete).unwrap();
+        assert!(!exists(&path).unwrap(), "the file that was counted goes");
+        Disk::unmount("consume");
+    }
 }

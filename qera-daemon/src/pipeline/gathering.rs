@@ -15,6 +15,7 @@ use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::pipeline::context::Context;
+use crate::solve::freezing::FrozenSite;
 use crate::solve::site::SiteSolver;
 use crate::weights::sites::Site;
 
@@ -69,7 +70,10 @@ impl Context<'_> {
             Due::Now => match with_own_pages(|| {
                 solver.freeze(site, statistics, at.journal_position)
             }) {
-                Ok(newly) => newly,
+                Ok(FrozenSite { layers, demoted }) => {
+                    self.tell_demoted(&site.name, &demoted);
+                    layers
+                }
                 // A site that fails when its layers are rounded together is treated like one
                 // without rows, for all of its layers.
                 Err(Fatal::Solve { layer, reason }) => {

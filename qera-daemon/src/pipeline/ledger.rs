@@ -15,7 +15,11 @@ use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
 use crate::state::StateFolder;
 
+/// How long the status stays as it is,
 const PERIOD: Duration = Duration::from_secs(1);
+/// and how many times as long as it took to write: with hundreds of thousands of layers that is no
+/// small part of a second.
+const PAUSE: u32 = 20;
 
 /// The ledger of a run.
 #[derive(Debug)]
@@ -23,9 +27,23 @@ pub(crate) struct Ledger<'a> {
     entries: Mutex<LedgerEntries>,
     /// The folder in which the status is written; `None` for `solve`, which writes none.
     state: Option<&'a StateFolder>,
-    /// When the status was written last. The lock is held during the writing, so that an older
+    /// The last writing of the status. The lock is held during the writing, so that an older
     /// picture never replaces a newer one.
-    written: Mutex<Option<Instant>>,
+    written: Mutex<Option<DrawnStatus>>,
+}
+
+/// A writing of the status.
+#[derive(Debug, Clone, Copy)]
+struct DrawnStatus {
+    at: Instant,
+    took: Duration,
+}
+
+impl DrawnStatus {
+    /// Whether it is time for another one.
+    fn is_old(self) -> bool {
+        clock::since(self.at) >= PERIOD.max(self.took * PAUSE)
+    }
 }
 
 /// Rows that one site has in a shard.
@@ -219,16 +237,17 @@ impl<'a> Ledger<'a> {
     }
 
     /// Enters what was seen of a server of `--notify`. If that is new the status is written at
-    /// once.
+    /// once. Servers stand in the order of their URLs, whichever of them answered first.
     pub(crate) fn server_seen(&self, status: &ServerStatus) {
         let mut entries = self.lock();
-        let of = |other: &&mut ServerStatus| {
-            (&other.server, &other.name) == (&status.server, &status.name)
-        };
-        match entries.servers.iter_mut().find(of) {
-            Some(known) if known == status => return,
-            Some(known) => known.clone_from(status),
-            None => entries.servers.push(status.clone()),
+        let key = (&status.server, &status.name);
+        let found = entries
+            .servers
+            .binary_search_by(|other| (&other.server, &other.name).cmp(&key));
+        match found {
+            Ok(at) if entries.servers[at] == *status => return,
+            Ok(at) => entries.servers[at].clone_from(status),
+            Err(at) => entries.servers.insert(at, status.clone()),
         }
         drop(entries);
         self.flush();
@@ -278,25 +297,27 @@ impl<'a> Ledger<'a> {
         self.write(&mut written);
     }
 
-    /// Enters a change. The status is written if the last writing was a second ago or more. A stage
+    /// Enters a change. The status is written if the last writing was long enough ago. A stage
     /// does not wait while another one writes.
     fn enter<T>(&self, change: impl FnOnce(&mut LedgerEntries) -> T) -> T {
         let answer = change(&mut self.lock());
         if let Ok(mut written) = self.written.try_lock()
-            && written.is_none_or(|at| clock::since(at) >= PERIOD)
+            && written.is_none_or(DrawnStatus::is_old)
         {
             self.write(&mut written);
         }
         answer
     }
 
-    fn write(&self, written: &mut Option<Instant>) {
-        *written = Some(clock::now());
+    fn write(&self, written: &mut Option<DrawnStatus>) {
+        let at = clock::now();
         if let Some(state) = self.state {
             // A failed writing is ignored: no decision depends on this file, and a full disk is met
             // and reported by the writings that matter.
             let _ = state.save_status(&self.status());
         }
+        let took = clock::since(at);
+        *written = Some(DrawnStatus { at, took });
     }
 
     fn lock(&self) -> MutexGuard<'_, LedgerEntries> {
@@ -331,6 +352,16 @@ mod tests {
             rows,
         };
         ledger.shard_dealt(1, &[dealt]);
+    }
+
+    #[test]
+    fn a_status_that_takes_long_is_written_seldom() {
+        let ago = |seconds, took| DrawnStatus {
+            at: Instant::now() - Duration::from_secs(seconds),
+            took: Duration::from_millis(took),
+        };
+        assert!(ago(1, 0).is_old() && ago(2, 50).is_old() && ago(21, 1000).is_old());
+        assert!(!ago(0, 0).is_old() && !ago(2, 500).is_old() && !ago(19, 1000).is_old());
     }
 
     #[test]

@@ -307,6 +307,13 @@ impl<'a> Publisher<'a> {
         })
     }
 
+    fn warn_of_nothing(&self, solved: usize, corrected: usize) {
+        if solved > 0 && corrected == 0 {
+            let message = "it changes nothing: no layer has a correction";
+            self.context.warn_of("adapter", message.into());
+        }
+    }
+
     /// Writes a generation. Returns whether it passed its check and is published; if not, its
     /// corrections are still new to the next one.
     fn publish(&mut self, inputs: Inputs) -> Result<bool, Fatal> {
@@ -331,6 +338,10 @@ impl<'a> Publisher<'a> {
         let report = doing(WorkKind::Write, publish)?;
         for written in report.bases.events() {
             context.reporter.say(&written);
+        }
+        if let Some(unpruned) = report.unpruned {
+            let message = format!("{unpruned}; the next generation tries it again");
+            context.warn_of("--keep-generations", message);
         }
         let published = match report.outcome {
             PublishOutcome::Published(published) => published,
@@ -366,6 +377,7 @@ impl<'a> Publisher<'a> {
             rank: published.rank,
             bits_per_weight: published.bits,
         }));
+        self.warn_of_nothing(solved, corrected().count());
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",
             published.generation

@@ -81,8 +81,8 @@ impl Slot {
         }
     }
 
-    /// Lends the statistics to a solve, once R is whole. Rows of a lone 2-D shard are cut into
-    /// blocks for it; R is shared.
+    /// Lends the statistics to a solve; R must be whole. Where all rows came in one shard of two
+    /// dimensions, the copy that is lent has them cut into blocks.
     pub(crate) fn lend(&mut self) -> Lent {
         debug_assert!(self.device.is_complete(), "R lacks rows");
         let (back, lent) = bounded(0);

@@ -286,6 +286,13 @@ impl ShardSupply<'_> {
         self.state.commit_snapshot(folder, &index)?;
         // The snapshot that was the newest is now the older one of the two that stay.
         let held = core::mem::replace(&mut self.held_by_all, self.gathered.position);
+        if let Err(left) = self.state.remove_old_snapshots() {
+            // A third one stays, which holds fewer shards than these two: the journal keeps all its
+            // lines until it is gone.
+            let message = format!("{left}; the next snapshot tries it again");
+            self.context.warn_of("state", message);
+            return Ok(());
+        }
         self.journal.shorten(held)
     }
 }

@@ -10,10 +10,10 @@ use crate::disk::clock;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::cores::Cores;
-use crate::host::dense::eigen;
 use crate::host::kernels::Kernel;
 use crate::host::output_sketch::{OutputSketch, SKETCH_ROWS};
 use crate::host::second_moment::SecondMomentKind;
+use crate::host::subspace::small_top::top_eigen;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
 use crate::settings::statistics::{Statistics, default_rows};
@@ -49,7 +49,7 @@ pub(crate) struct StatisticsChoice {
 struct SpeedTrial {
     /// Operations a second of products in f32.
     products: f64,
-    /// The time of an eigenproblem of a sketch with this many rows.
+    /// The time of an eigenproblem of a sketch of a wide layer.
     eigen: Duration,
 }
 
@@ -137,7 +137,7 @@ impl SpeedTrial {
         let gram = Mat::from_fn(stack, stack, |i, j| 1.0 / (1.0 + i.abs_diff(j) as f64));
         Self {
             products: flops / product.as_secs_f64().max(1e-9),
-            eigen: fastest(&|| drop(eigen(&gram))),
+            eigen: fastest(&|| drop(top_eigen(&gram, rows))),
         }
     }
 
@@ -163,7 +163,9 @@ impl SpeedTrial {
                 let widths = || sketch.layers.iter().map(|layer| layer.out_features);
                 let seconds = |n| {
                     let products = OutputSketch::product_flops(m, n, sketch.kept);
-                    products / self.products + self.eigen.as_secs_f64() / SKETCH_ROWS as f64
+                    let size = OutputSketch::eigen_size(n, sketch.kept) as f64;
+                    let part = (size / (sketch.kept + SKETCH_ROWS) as f64).powi(3);
+                    products / self.products + part * self.eigen.as_secs_f64() / SKETCH_ROWS as f64
                 };
                 ChoicePart {
                     bytes: diagonal + sketch.bytes(m, size_of::<f32>()),

@@ -34,9 +34,12 @@ pub(crate) struct SitePlan {
     pub(crate) aside_bytes: u64,
     /// Bytes of both, however many rows come.
     pub(crate) rows_bound_bytes: u64,
-    /// Bytes needed while its rows are folded.
+    /// Bytes that a worker keeps once it has folded rows of it into R.
     #[serde(skip)]
     pub(crate) scratch_bytes: u64,
+    /// Bytes needed while its rows are folded into sketches, and given back then.
+    #[serde(skip)]
+    pub(crate) sketching_bytes: u64,
     /// Bytes of a row in f32 while some are widened; 0 where rows are kept in f32.
     #[serde(skip)]
     pub(crate) widened_bytes: usize,
@@ -94,11 +97,13 @@ impl SitePlan {
                 .map(bound_bytes)
                 .max()
                 .unwrap_or_default(),
-            scratch_bytes: match &site.sketch {
-                _ if announced.is_none() => 0,
-                Some(sketch) => sketch.fold_bytes(m),
-                None if kind.is_whole() => announced.scratch_bytes(),
-                None => 0,
+            scratch_bytes: match kind.is_whole() && !announced.is_none() {
+                true => announced.scratch_bytes(),
+                false => 0,
+            },
+            sketching_bytes: match &site.sketch {
+                Some(sketch) if !announced.is_none() => sketch.fold_bytes(m),
+                _ => 0,
             },
             widened_bytes: if number < size_of::<f32>() && !announced.is_none() {
                 let block = announced.block(number).rows;

@@ -18,6 +18,9 @@ const PROCESS_BYTES: u64 = 3 << 20;
 /// The same for each thread that can have a site: a stack, and what faer's matrix products pack
 /// once and keep.
 const THREAD_BYTES: u64 = 2 << 20;
+/// The same for a live run, as measured: what it carries from one solve point to the next lies
+/// between the arrays of the next solve, and leaves gaps there.
+const LIVE_BYTES: u64 = 4 << 20;
 /// The same for each further thread of `--threads`, which only helps with pieces of a product: a
 /// stack.
 const HELPER_BYTES: u64 = 32 << 10;
@@ -115,10 +118,17 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     if rounding > 0 {
         stages.push(stage("rounding, beyond solving", When::Solving, rounding));
     }
-    let kept = kept_for_device(run, sites);
-    if kept > 0 {
-        stages.push(stage("rows kept for the device", When::Reading, kept));
+    if sites.iter().any(|site| site.sketching_bytes > 0) {
+        stages.push(Stage {
+            bound_bytes: sketching_bytes(run, sites, layers, |l| l.solve_bound_bytes),
+            ..stage(
+                "sketching, all threads",
+                When::Reading,
+                sketching_bytes(run, sites, layers, |l| l.solve_bytes),
+            )
+        });
     }
+    stages.extend(of_device(run, sites));
     if run.solving.is_live() {
         stages.push(stage(
             "corrections and vectors of solve points",
@@ -146,6 +156,29 @@ fn of_largest_sites(run: &PlannedRun<'_>, layers: &[LayerPlan], of: fn(&LayerPla
     let of_site = |site: &Site| site.layers.iter().map(|&l| of(&layers[l])).max();
     let sites = run.sites.sites.iter();
     largest(sites.filter_map(of_site).collect(), threads_with_sites(run))
+}
+
+/// What folding rows into sketches takes: of a batch, which solves afterwards, all of it; of a live
+/// run what is beyond the solves, because a core does one of both at a time.
+fn sketching_bytes(
+    run: &PlannedRun<'_>,
+    sites: &[SitePlan],
+    layers: &[LayerPlan],
+    solving: fn(&LayerPlan) -> u64,
+) -> u64 {
+    let threads = threads_with_sites(run);
+    let folds = sites.iter().map(|site| site.sketching_bytes);
+    if !run.solving.is_live() {
+        return largest(folds.collect(), threads);
+    }
+    let of_site = |site: &Site| site.layers.iter().map(|&l| solving(&layers[l])).max();
+    let solves = run
+        .sites
+        .sites
+        .iter()
+        .map(|site| of_site(site).unwrap_or_default());
+    let either = folds.zip(solves).map(|(fold, solve)| fold.max(solve));
+    largest(either.collect(), threads) - of_largest_sites(run, layers, solving)
 }
 
 /// What rounding takes in addition to solving; a thread does one of them at a time.
@@ -176,32 +209,46 @@ pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
     sum(bytes.into_iter().take(count))
 }
 
-/// Bytes of rows that are kept until R comes down, of all threads, and of R on its way.
-fn kept_for_device(run: &PlannedRun<'_>, sites: &[SitePlan]) -> u64 {
+/// What a device that sums rows takes here: rows that are kept for it, and those on their way.
+fn of_device(run: &PlannedRun<'_>, sites: &[SitePlan]) -> Vec<Stage> {
     let summed = SummedSites::of(run.settings, run.sites);
-    if summed.count() == 0 {
-        return 0;
+    let pinned = summed.pinned_bytes(run.sites);
+    if pinned == 0 {
+        return Vec::new();
     }
+    let on_their_way = Stage {
+        name: "rows on their way to it",
+        when: When::Always,
+        bytes: pinned,
+        bound_bytes: pinned,
+    };
+    vec![kept_for_device(run, sites, &summed), on_their_way]
+}
+
+/// Rows that are kept until R comes down, of all threads, and R on its way.
+fn kept_for_device(run: &PlannedRun<'_>, sites: &[SitePlan], summed: &SummedSites) -> Stage {
     let threads = threads_with_sites(run);
     let shards = run.shards.iter().map(held_bytes);
-    let all = sum(shards.clone());
     // Each thread goes beyond it by one input of a shard.
-    let most = shards.max().unwrap_or_default();
-    let kept = summed.kept_bytes() * threads as u64 + most;
-    let kept = if run.solving.is_live() {
-        kept
-    } else {
-        kept.min(all)
-    };
+    let most = shards.clone().max().unwrap_or_default();
+    let bound = summed.kept_bytes() * threads as u64 + most;
+    let there = bound.min(sum(shards));
+    let bound = if run.solving.is_live() { bound } else { there };
     let on_device = sites.iter().enumerate();
     let on_device = on_device.filter(|(index, _)| summed.has(*index));
     let returning = on_device.map(|(_, site)| site.statistics_bytes).collect();
-    kept.saturating_add(largest(returning, threads))
+    let returning = largest(returning, threads);
+    Stage {
+        name: "rows kept for the device",
+        when: When::Reading,
+        bytes: there.saturating_add(returning),
+        bound_bytes: bound.saturating_add(returning),
+    }
 }
 
 /// How many threads can have a site at one time: a site is folded by one worker and solved by one
 /// solver.
-fn threads_with_sites(run: &PlannedRun<'_>) -> usize {
+pub(crate) fn threads_with_sites(run: &PlannedRun<'_>) -> usize {
     let sites = run.sites.sites.len().max(1);
     run.settings.compute.threads.min(sites)
 }
@@ -229,7 +276,9 @@ fn panels_of_helpers(run: &PlannedRun<'_>, layers: &[LayerPlan]) -> u64 {
 
 /// The memory that the process takes beyond what is planned.
 pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
+    let live = if run.solving.is_live() { LIVE_BYTES } else { 0 };
     PROCESS_BYTES
+        + live
         + threads_with_sites(run) as u64 * THREAD_BYTES
         + helpers(run) as u64 * HELPER_BYTES
 }

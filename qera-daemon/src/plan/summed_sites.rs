@@ -1,7 +1,10 @@
 //! Whose rows a device sums, and how many rows are kept for it.
 
+use qera_gpu::{Triangle, pinned_bytes};
+
+use crate::host::offload::placement::scratch_bytes;
 use crate::settings::Settings;
-use crate::weights::sites::Sites;
+use crate::weights::sites::{Site, Sites};
 
 /// Bytes of rows that are kept until R comes down that holds them, at most: R comes down more
 /// seldom the more there are.
@@ -44,9 +47,27 @@ impl SummedSites {
         self.by_site.get(site).copied().unwrap_or_default()
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.by_site.iter().filter(|on_device| **on_device).count()
+    /// Bytes of the device that R of this site takes, where it is summed there.
+    pub(crate) fn bytes_there(&self, index: usize, site: &Site) -> Option<u64> {
+        let there = self.has(index);
+        there.then(|| Triangle::device_bytes(site.in_features))
+    }
+
+    /// Bytes of the device that folding takes beside R of all of them.
+    pub(crate) fn scratch_bytes_there(&self, sites: &Sites) -> u64 {
+        self.widest(sites).map_or(0, scratch_bytes)
+    }
+
+    /// Bytes of page-locked memory, here, through which the rows go; 0 where none do.
+    pub(crate) fn pinned_bytes(&self, sites: &Sites) -> u64 {
+        self.widest(sites).map_or(0, pinned_bytes)
+    }
+
+    /// The widest of them.
+    fn widest(&self, sites: &Sites) -> Option<usize> {
+        let summed = sites.sites.iter().enumerate();
+        let summed = summed.filter(|(index, _)| self.has(*index));
+        summed.map(|(_, site)| site.in_features).max()
     }
 
     /// Bytes of rows that one worker keeps, but for those of one input of a shard more.

@@ -128,8 +128,9 @@ impl Plan {
         }
         line(format_args!(
             "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve{}",
-            self.accumulate_flops / 1e9,
-            self.solve_flops / 1e9,
+            // A sum of nothing is -0.
+            self.accumulate_flops / 1e9 + 0.0,
+            self.solve_flops / 1e9 + 0.0,
             self.rounding_work()
         ));
         for of_device in self.device.iter().flat_map(DevicePlan::lines) {

@@ -25,9 +25,10 @@ use crate::publish::sample::digest_of_layer;
 use crate::settings::publish::{BaseForm, GGUF_FILE};
 use crate::settings::rounding::{Rounding, RoundingSettings};
 use crate::weights::Weights;
+use crate::weights::opening::BASE_RECORD;
 
 /// Name of the record of what a base was made from.
-pub(crate) const RECORD: &str = "qera_base.json";
+pub(crate) const RECORD: &str = BASE_RECORD;
 /// Name of the file with the weights.
 pub(crate) const MODEL: &str = "model.safetensors";
 /// Version of the record. In version 1 all tensors were bf16, whatever the checkpoint's were, and

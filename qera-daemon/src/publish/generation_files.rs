@@ -154,7 +154,7 @@ pub(crate) const MISSING: &str = "is missing";
 pub(crate) const BROKEN: &str = "has a seal that does not fit what it says";
 
 /// Damage: the file's name leads out of the folder, so that it is not looked at.
-const OUTSIDE: &str = "is no file of this folder";
+const OUTSIDE: &str = "names a file outside of this folder, which is not read";
 
 /// Whether a file's name from a manifest stays within the folder.
 fn lies_within(name: &str) -> bool {

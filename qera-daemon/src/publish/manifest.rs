@@ -130,8 +130,7 @@ pub(crate) struct Fingerprints {
     /// layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rounded: Option<String>,
-    /// The file that W~ is read from, where it was given: name, type, lengths and bytes of every
-    /// tensor.
+    /// That of what --quantized names, over name, type, shape and bytes of each tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<String>,
     /// The files of `--imatrix`.

@@ -44,9 +44,10 @@ impl OutFolder {
             sync(parent)?;
         }
         let lock = Lock::take(&path.join(".lock"))?;
-        for folder in [&path, &path.join("generations")] {
-            disk::remove_unfinished(folder)?;
-        }
+        disk::remove_unfinished(&path)?;
+        // What of a generation stays lies out of sight. The next publication tries again, and says
+        // what it cannot remove.
+        let _ = disk::remove_unfinished(&path.join("generations"));
         let out = Self { path, _lock: lock };
         out.check()?;
         Ok(out)
@@ -162,10 +163,11 @@ impl OutFolder {
 
     /// Removes the oldest generations of a state beyond the newest `keep`. The one that `current`
     /// names is never removed, nor one that is still needed; both count towards `keep`. Folders
-    /// that others put there are neither counted nor touched.
+    /// that others put there are neither counted nor touched. What an earlier call could not remove
+    /// is tried again.
     ///
     /// # Errors
-    /// [`Fatal::Io`].
+    /// [`Fatal::Io`] for the first that cannot be removed; the others are gone then.
     pub(crate) fn prune(&self, keep: usize, of: &Pruned<'_>) -> Result<(), Fatal> {
         let current = self.current_generation()?;
         let is_ours = |number: &u64| is_ours(&self.generation(*number), *number, of.state);
@@ -173,17 +175,20 @@ impl OutFolder {
         let others = others.filter(|number| Some(*number) != current);
         let ours: Vec<u64> = others.filter(is_ours).collect();
         let surplus = (ours.len() + 1).saturating_sub(keep);
-        for number in ours.into_iter().take(surplus) {
-            if of.held.contains(&number) {
-                continue;
-            }
-            // The folder is renamed out of sight in one step, so that no reader finds half of it.
-            let (path, folder) = (self.generation(number), self.path.join("generations"));
-            let pruned = folder.join(format!("{TEMPORARY}pruned"));
-            disk::rename(&path, &pruned).map_err(Fatal::io(&path, "remove"))?;
-            remove(&pruned)?;
-        }
-        Ok(())
+        let pruned = ours.iter().take(surplus);
+        let pruned = pruned.filter(|number| !of.held.contains(number));
+        let hidden = pruned.map(|number| self.hide(*number));
+        let hidden = hidden.fold(Ok(()), Result::and);
+        hidden.and(disk::remove_unfinished(&self.path.join("generations")))
+    }
+
+    /// Renames a generation out of sight in one step, so that no reader finds half of it while it
+    /// is removed.
+    fn hide(&self, number: u64) -> Result<(), Fatal> {
+        let path = self.generation(number);
+        let name = format!("{TEMPORARY}pruned-{}", folder_name(number));
+        let hidden = self.path.join("generations").join(name);
+        disk::rename(&path, &hidden).map_err(Fatal::io(&path, "remove"))
     }
 }
 

@@ -82,6 +82,9 @@ pub(crate) struct PublishReport {
     pub(crate) bases: BasesWritten,
     /// Whether the generation was published.
     pub(crate) outcome: PublishOutcome,
+    /// Why a generation beyond `--keep-generations` is not removed. The next publication tries it
+    /// again.
+    pub(crate) unpruned: Option<Fatal>,
 }
 
 /// A place in a journal.
@@ -207,6 +210,7 @@ impl<'a> Target<'a> {
                 problems,
                 more: 0,
             }),
+            unpruned: None,
         })
     }
 
@@ -360,6 +364,7 @@ impl<'a> Target<'a> {
             None => HeldAgainst::Run(&weights),
         };
         let outcome = generation.publish(&self.out, against)?;
+        let mut unpruned = None;
         if matches!(outcome, PublishOutcome::Published(_)) {
             self.drained = drained;
             self.damage = None;
@@ -367,10 +372,14 @@ impl<'a> Target<'a> {
                 state: self.state.as_deref(),
                 held: self.notified.held(),
             };
-            self.out
-                .prune(self.settings.publish.keep_generations, &pruned)?;
+            let keep = self.settings.publish.keep_generations;
+            unpruned = self.out.prune(keep, &pruned).err();
         }
-        Ok(PublishReport { bases, outcome })
+        Ok(PublishReport {
+            bases,
+            outcome,
+            unpruned,
+        })
     }
 }
 

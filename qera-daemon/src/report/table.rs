@@ -79,8 +79,8 @@ fn table_of_kinds(of: &ReportedGeneration) -> Vec<String> {
         )
     }));
     lines.push(
-        "(error: of the output, relative to its power, means over layers; window: on the rows of \
-         the window alone; held-out: what is left on rows that were left out)"
+        "(error: of the output, relative to its power, means over layers; held-out: what is left \
+         on rows that were left out)"
             .into(),
     );
     lines

@@ -107,7 +107,24 @@ pub(crate) fn tell_model(prepared: &Prepared<'_>, reporter: &Reporter) {
         tell_stray(weights, reporter);
         tell_far(weights, reporter);
         tell_zero_points(weights, reporter);
+        tell_idle_patterns(prepared, weights, reporter);
         tell_passed_over(weights, reporter);
+    }
+}
+
+/// Says which `--exclude` leaves nothing out: a slip of the pen would correct what was to stay as
+/// it is. It may name a module of the shards alone.
+fn tell_idle_patterns(prepared: &Prepared<'_>, weights: &Weights, reporter: &Reporter) {
+    let modules = weights.modules();
+    let modules: Vec<&str> = modules.chain(prepared.recording.linears.all()).collect();
+    for pattern in prepared.settings.weights.selection.idle(&modules) {
+        reporter.say(&Event::Warning {
+            subject: "--exclude",
+            message: format!(
+                "'{pattern}' matches no weight of {}, and leaves nothing out",
+                weights.path().display()
+            ),
+        });
     }
 }
 

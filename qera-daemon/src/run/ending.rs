@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::disk::presence::exists;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::event::Event;
@@ -48,8 +49,18 @@ impl Ending {
             }),
             _ if self.shards == 0 && once => return Err(nothing_usable(watch, self.refused)),
             None if settings.weights.checkpoint.is_some() && self.shards > 0 => {
-                reporter.say(&Event::NothingNew {
-                    shards: self.shards,
+                let current = settings.publish.out.join("current");
+                reporter.say(&match exists(&current)? {
+                    true => Event::NothingNew {
+                        shards: self.shards,
+                    },
+                    false => Event::Warning {
+                        subject: "current",
+                        message: format!(
+                            "{} leads nowhere: the next start publishes again",
+                            current.display()
+                        ),
+                    },
                 });
             }
             None => reporter.say(&Event::Gathered {

@@ -14,8 +14,8 @@ use crate::observe::status::DISK_FULL;
 /// The file's name as long as there is room.
 const SPARE: &str = ".disk-full";
 
-/// Waits for room below these folders until one of the flags is set. Meanwhile a file of the state
-/// has another name, which takes no room: by this `status` knows.
+/// Waits until there is room below these folders, or one of the flags is set. Meanwhile a file of
+/// the state has another name, by which `status` knows: to rename a file takes no room.
 pub(crate) fn wait_for_room(
     state: &Path,
     others: Vec<PathBuf>,

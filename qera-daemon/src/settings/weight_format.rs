@@ -188,7 +188,11 @@ impl fmt::Display for FormatError {
         match self {
             Self::Unknown => f.write_str("there is no such format"),
             Self::Given => f.write_str("it was given, and each tensor has a type of its own"),
-            Self::Q4_0BlockSize => write!(f, "its blocks have {} elements", Q4_0.block_size()),
+            Self::Q4_0BlockSize => write!(
+                f,
+                "its blocks have {} elements: leave the option out",
+                Q4_0.block_size()
+            ),
             Self::Grid(error) => error.fmt(f),
         }
     }

@@ -201,6 +201,14 @@ impl Selection {
         self.exclude.iter().any(|glob| glob.is_match(module))
     }
 
+    /// The patterns of `--exclude` that match none of these modules.
+    pub(crate) fn idle<'a>(&'a self, modules: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let globs = self.exclude.iter();
+        globs
+            .filter(|glob| !modules.iter().any(|module| glob.is_match(module)))
+            .map(|glob| glob.glob().glob())
+    }
+
     /// Whether this module is excluded, by a pattern or by default.
     #[must_use]
     pub(crate) fn excludes(&self, module: &str) -> bool {

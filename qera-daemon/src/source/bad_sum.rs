@@ -142,7 +142,7 @@ pub(crate) enum BadSum {
     },
     /// The sum lacks what the method needs.
     #[error(
-        "sum '{key}{XTX}' comes without '{key}{missing}', which --method {method} is made of: let the shards have it, or choose another method"
+        "sum '{key}{XTX}' comes without '{key}{missing}', which --method {method} needs: record it, too, or choose another method"
     )]
     Missing {
         /// Module.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::disk::presence::is_surely_file;
+use crate::disk::presence::{is_folder, is_link, is_surely_file};
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 
@@ -14,6 +14,8 @@ pub(crate) struct Listing {
     pub(crate) shards: Vec<PathBuf>,
     /// Paths of which the disk does not say what they are.
     pub(crate) unanswered: Vec<UnansweredPath>,
+    /// What has a shard's name and is no file.
+    pub(crate) no_files: Vec<NoFile>,
     /// The number of other visible files, which are left alone.
     pub(crate) ignored: usize,
 }
@@ -27,14 +29,24 @@ pub(crate) struct UnansweredPath {
     pub(crate) error: std::io::Error,
 }
 
+/// What has a shard's name and is no file.
+#[derive(Debug)]
+pub(crate) struct NoFile {
+    /// The path.
+    pub(crate) path: PathBuf,
+    /// What it is.
+    pub(crate) is: &'static str,
+}
+
 /// Lists the shards of `folder`, sorted by the bytes of their names.
 ///
 /// # Errors
-/// [`Fatal::Io`] when the folder cannot be read.
+/// [`Fatal::Io`] when the folder cannot be read, or the disk does not say what lies there.
 pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
     let mut listing = Listing {
         shards: Vec::new(),
         unanswered: Vec::new(),
+        no_files: Vec::new(),
         ignored: 0,
     };
     let paths = disk::list(folder).map_err(Fatal::io(folder, "read the watched folder"))?;
@@ -52,8 +64,18 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
             Err(error) if is_shard && is_failure(&error) => {
                 listing.unanswered.push(UnansweredPath { path, error });
             }
-            // It is a folder, or a pipe or socket that would block the reader for ever, or it was
-            // removed since.
+            Ok(false) if is_shard => {
+                let is = match is_folder(&path)? {
+                    true => "a folder",
+                    false => "a pipe, a socket or a device",
+                };
+                listing.no_files.push(NoFile { path, is });
+            }
+            Err(_) if is_shard && is_link(&path)? => {
+                let is = "a link that leads nowhere";
+                listing.no_files.push(NoFile { path, is });
+            }
+            // It is no shard, or it was removed since.
             Ok(false) | Err(_) => {}
         }
     }

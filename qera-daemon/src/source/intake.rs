@@ -19,7 +19,7 @@ use crate::disk::identity::Identity;
 use crate::disk::lock::is_held;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
-use crate::source::folder::{UnansweredPath, list};
+use crate::source::folder::{NoFile, UnansweredPath, list};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 
@@ -59,6 +59,8 @@ pub(crate) struct Intake {
     patience: Duration,
     known: HashMap<OsString, Known>,
     contents: HashSet<Hash>,
+    /// Names that are no files and were refused.
+    no_files: HashSet<OsString>,
 }
 
 impl Intake {
@@ -71,6 +73,7 @@ impl Intake {
             patience: if waits { PATIENCE } else { Duration::ZERO },
             known: HashMap::new(),
             contents: HashSet::new(),
+            no_files: HashSet::new(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Intake {
             here.insert(path.file_name().unwrap_or_default().to_owned());
             scan.unanswered.push(unanswered(&path, error));
         }
+        self.refuse_no_files(listing.no_files, &mut scan);
         for path in listing.shards {
             let Some(name) = path.file_name() else {
                 continue;
@@ -104,6 +108,21 @@ impl Intake {
         }
         self.known.retain(|name, _| here.contains(name));
         Ok(scan)
+    }
+
+    /// Refuses what is no file, once for as long as it is there.
+    fn refuse_no_files(&mut self, no_files: Vec<NoFile>, scan: &mut Scan) {
+        let before = core::mem::take(&mut self.no_files);
+        for NoFile { path, is } in no_files {
+            let name = path.file_name().unwrap_or_default().to_owned();
+            if !before.contains(&name) {
+                scan.refused.push(Refusal {
+                    shard: shown(&name),
+                    reason: Reason::NoFile { is },
+                });
+            }
+            self.no_files.insert(name);
+        }
     }
 
     /// Decides what is to be done about one file.

@@ -60,6 +60,12 @@ pub(crate) enum Reason {
     /// The file's name is no text, so that no message, journal or manifest can hold it.
     #[error("its name is no UTF-8 text: rename it")]
     NameNotText,
+    /// There is no file under this name.
+    #[error("is no file but {is}")]
+    NoFile {
+        /// What it is.
+        is: &'static str,
+    },
     /// The file was replaced or changed after its header was read.
     #[error("was replaced or changed after its header was read")]
     Changed,

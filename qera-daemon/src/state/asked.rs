@@ -189,7 +189,7 @@ fn other_sketches(then: &SiteRecord, site: &Site, asked: Asked) -> Option<String
     let left = || then.sketched.iter().find(|name| !now.contains(name));
     match missing {
         Some(name) => Some(format!(
-            "has no sketch of {name}, whose rows were not counted: choose another --state, or --exclude it"
+            "was gathered without a sketch of {name}, so that this layer's rows are not in it: choose another --state, or --exclude the layer"
         )),
         None if asked.continues => left().map(|name| {
             format!(

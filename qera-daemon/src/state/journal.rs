@@ -260,7 +260,8 @@ impl Journal {
                 records: lines.records,
                 last: lines.last,
                 whole: (torn > 0).then_some(lines.whole as u64),
-                unsynced: false,
+                // A run that was killed may not have synced what is read here.
+                unsynced: !bytes.is_empty(),
             },
         })
     }

@@ -188,7 +188,10 @@ impl SitesRecord {
         if record.mask_rule != MASK_RULE {
             return Err(SitesError::MaskRule(record.mask_rule));
         }
-        Ok(record)
+        match &record.sketch {
+            Some(sketch) if sketch.rows < 2 => Err(SitesError::SketchRows(sketch.rows)),
+            _ => Ok(record),
+        }
     }
 }
 
@@ -201,6 +204,9 @@ pub(crate) enum SitesError {
     /// The statistics were gathered by another mask rule.
     #[error("was gathered by the rule \"{0}\", this program's is \"{MASK_RULE}\"")]
     MaskRule(String),
+    /// Sketches of this size keep no row.
+    #[error("has sketches of size {0}, of which the last row is never kept")]
+    SketchRows(usize),
 }
 
 impl StateFolder {
@@ -223,9 +229,11 @@ impl StateFolder {
         let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
         let snapshots = path.join("snapshots");
         disk::make_private(&snapshots).map_err(Fatal::io(&snapshots, "close to others"))?;
-        // A killed run may have made the folder without making it durable.
+        // A killed run may have made the folder, or put a snapshot in place, without making that
+        // durable.
         path.parent().into_iter().try_for_each(sync)?;
         sync(&path)?;
+        sync(&snapshots)?;
         let lock = Lock::take(&path.join(".lock"))?;
         for folder in [&path, &path.join("snapshots")] {
             disk::remove_unfinished(folder)?;
@@ -376,5 +384,22 @@ mod tests {
         };
         let error = SitesRecord::parse(seal(&other).as_bytes()).unwrap_err();
         assert!(error.to_string().contains("\"all rows\""), "{error}");
+    }
+
+    #[test]
+    fn sketches_that_keep_no_row_are_refused() {
+        let nothing = Sites::saved(&[], &Shares::default(), SecondMomentKind::Diagonal);
+        let record = SitesRecord::new(&nothing, &Recording::default());
+        let read = |rows: usize| {
+            let mut record = serde_json::to_value(&record).unwrap();
+            record["version"] = VERSION_WITH_SKETCHES.into();
+            let of = serde_json::json!({"rows": rows, "checkpoint": "0", "quantizer": "mxint3"});
+            record["sketch"] = of;
+            SitesRecord::parse(seal(&record).as_bytes())
+        };
+        assert_eq!(read(2).unwrap().sketch.unwrap().rows, 2);
+        for rows in [0, 1] {
+            assert!(matches!(read(rows), Err(SitesError::SketchRows(found)) if found == rows));
+        }
     }
 }

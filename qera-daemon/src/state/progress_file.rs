@@ -12,8 +12,8 @@ use crate::error::Fatal;
 use crate::host::factors::WrittenCorrection;
 use crate::judge::evidence::Evidence;
 use crate::judge::progress::{Folding, LayerProgress, SiteProgress, SolveRecord};
-use crate::state::damage::Unread;
-use crate::state::tensor_file::{SavedTensor, TensorFile, Values, write};
+use crate::state::damage::{Damage, Unread};
+use crate::state::tensor_file::{Pieces, SavedTensor, TensorFile, Values, pieces_of, write};
 use crate::weights::layers::Layer;
 
 /// The part of the progress that is no tensor.
@@ -159,7 +159,12 @@ pub(crate) fn read_progress(
     hash: &str,
     expected: ExpectedProgress<'_>,
 ) -> Result<SavedProgress, Unread> {
-    let file = TensorFile::open(path, hash)?;
+    let width = expected.layers.first().map(|layer| layer.in_features);
+    let blocks = |record: &[u8]| match (ProgressRecord::parse(record), width) {
+        (Ok(record), Some(width)) => pieces_of("aside", width, &record.aside.blocks),
+        _ => Pieces::new(),
+    };
+    let mut file = TensorFile::open(path, hash, |_| true, blocks)?;
     let record = file.record(ProgressRecord::parse)?;
     let (Some(first), true) = (
         expected.layers.first(),
@@ -178,14 +183,14 @@ pub(crate) fn read_progress(
     for (index, (layer, size)) in record.layers.into_iter().zip(sizes).enumerate() {
         progress
             .layers
-            .push(read_layer(&file, index, layer, *size)?);
+            .push(read_layer(&mut file, index, layer, *size)?);
     }
     let rows = file.rows("aside")?;
     let aside = Aside::restore(
         first.in_features,
         expected.scored_share,
         &record.aside,
-        &rows,
+        rows,
     );
     let aside =
         aside.ok_or_else(|| file.damage("tensor 'aside' has other rows than its blocks"))?;
@@ -193,18 +198,18 @@ pub(crate) fn read_progress(
 }
 
 fn read_layer(
-    file: &TensorFile,
+    file: &mut TensorFile,
     index: usize,
     layer: LayerProgressRecord,
     size: LayerSize,
-) -> Result<LayerProgress, Unread> {
+) -> Result<LayerProgress, Damage> {
     let LayerSize {
         in_features: m,
         out_features: n,
     } = size;
     let mut corrections = Vec::new();
     for (age, &rank) in layer.ranks.iter().enumerate() {
-        let factor = |factor, width: usize| {
+        let mut factor = |factor, width: usize| {
             file.f32_of(&factor_name(index, age, factor), rank.saturating_mul(width))
         };
         corrections.push(WrittenCorrection {

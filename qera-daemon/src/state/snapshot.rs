@@ -235,8 +235,8 @@ impl StateFolder {
         Ok(unfinished)
     }
 
-    /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the
-    /// shards that it holds need not exist any more.
+    /// Puts a finished snapshot in place. When this returns, the shards that it holds need not
+    /// exist any more.
     ///
     /// # Errors
     /// [`Fatal::Io`]; the snapshots before are still there then.
@@ -248,11 +248,17 @@ impl StateFolder {
         let folder = self.path.join("snapshots");
         let target = folder.join(format!("{number:06}"));
         disk::rename(unfinished, &target).map_err(Fatal::io(&target, "rename into place"))?;
-        sync(&folder)?;
-        for old in known.iter().skip(KEPT - 1) {
-            remove(&old.path)?;
-        }
-        Ok(())
+        sync(&folder)
+    }
+
+    /// Removes all snapshots but the newest two, also those that an earlier call could not remove.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] for the first that cannot be removed; the others are gone then.
+    pub(crate) fn remove_old_snapshots(&self) -> Result<(), Fatal> {
+        let known = list(&self.path)?;
+        let old = known.iter().skip(KEPT);
+        old.map(|old| remove(&old.path)).fold(Ok(()), Result::and)
     }
 }
 

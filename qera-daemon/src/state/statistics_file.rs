@@ -15,8 +15,8 @@ use crate::calibrate::window::Window;
 use crate::error::Fatal;
 use crate::host::second_moment::channels::ChannelMoments;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
-use crate::state::damage::Unread;
-use crate::state::tensor_file::{SavedTensor, TensorFile, write};
+use crate::state::damage::{Damage, Unread};
+use crate::state::tensor_file::{Pieces, SavedTensor, TensorFile, pieces_of, write};
 use crate::weights::sketched::SiteSketch;
 
 /// The part of the statistics that is no tensor.
@@ -116,7 +116,7 @@ pub(crate) struct SavedChannels {
 /// # Errors
 /// The statistics cannot be read, as for [`read_statistics`].
 pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedChannels, Unread> {
-    let file = TensorFile::open(path, hash)?;
+    let mut file = TensorFile::open(path, hash, ChannelMoments::is_tensor, |_| Pieces::new())?;
     let record = file.record(StatisticsRecord::parse)?;
     if record.key != key {
         return Err(file.damage("is of another site").into());
@@ -154,16 +154,22 @@ pub(crate) fn read_statistics(
     expected: ExpectedStatistics<'_>,
 ) -> Result<SiteStatistics, Unread> {
     let m = expected.in_features;
-    let file = TensorFile::open(path, hash)?;
+    let blocks = |record: &[u8]| match StatisticsRecord::parse(record) {
+        Ok(record) => pieces_of("window", m, &record.window),
+        Err(_) => Pieces::new(),
+    };
+    let mut file = TensorFile::open(path, hash, |_| true, blocks)?;
     let record = file.record(StatisticsRecord::parse)?;
     if record.key != expected.key || record.in_features != m {
         return Err(file.damage("is of another site").into());
     }
-    let window = Window::restore(m, &record.window, &file.rows("window")?);
+    let window = Window::restore(m, &record.window, file.rows("window")?);
     let second_moment = SecondMoment::load(expected.second_moment, m, |name, length| {
         file.f64(name, length)
     })?;
-    let outputs = expected.sketch.map(|of| read_outputs(&file, &record, of));
+    let outputs = expected
+        .sketch
+        .map(|of| read_outputs(&mut file, &record, of));
     Ok(SiteStatistics {
         in_features: m,
         second_moment,
@@ -183,36 +189,35 @@ pub(crate) fn read_statistics(
 
 /// Reads sketches back.
 fn read_outputs(
-    file: &TensorFile,
+    file: &mut TensorFile,
     record: &StatisticsRecord,
     expected: &SiteSketch,
-) -> Result<SiteOutputs, Unread> {
+) -> Result<SiteOutputs, Damage> {
     let Some(outputs) = &record.outputs else {
-        return Err(file.damage("has no sketches").into());
+        return Err(file.damage("has no sketches"));
     };
     let waiting = file.rows(WAITING)?;
     let read = |index, length| match file.f32_of(&sketch_name(index), length) {
         Ok(numbers) => Ok(numbers),
-        Err(unread) => Err(OutputsUnread::File(unread)),
+        Err(damage) => Err(OutputsUnread::File(damage)),
     };
-    SiteOutputs::restore(record.in_features, expected, outputs, &waiting, read).map_err(|error| {
-        match error {
-            OutputsUnread::Damage(damage) => file.damage(&damage.to_string()).into(),
-            OutputsUnread::File(unread) => unread,
-        }
+    let restored = SiteOutputs::restore(record.in_features, expected, outputs, waiting, read);
+    restored.map_err(|unread| match unread {
+        OutputsUnread::Outputs(damage) => file.damage(&damage.to_string()),
+        OutputsUnread::File(damage) => damage,
     })
 }
 
 /// Why sketches are not read.
 enum OutputsUnread {
     /// They are not those that are expected.
-    Damage(OutputsDamage),
+    Outputs(OutputsDamage),
     /// The file.
-    File(Unread),
+    File(Damage),
 }
 
 impl From<OutputsDamage> for OutputsUnread {
     fn from(damage: OutputsDamage) -> Self {
-        Self::Damage(damage)
+        Self::Outputs(damage)
     }
 }

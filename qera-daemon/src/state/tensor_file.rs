@@ -1,8 +1,9 @@
 //! A file of a snapshot: safetensors, with a record of what is no tensor in the header's metadata,
 //! so that other programs can read the file, too.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use core::ops::Range;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Result as IoResult, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
@@ -10,7 +11,7 @@ use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::calibrate::blocks::{DTYPES, SavedRows};
+use crate::calibrate::blocks::{BlocksRecord, DTYPES, SavedRows};
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
@@ -191,37 +192,73 @@ fn put<T: Pod, const N: usize>(
     })
 }
 
-/// A file whose content was checked against the hash in the index.
+/// A file whose content was checked against the hash in the index. Its tensors are in memory, each
+/// until it is asked for.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     path: PathBuf,
-    file: OpenFile,
     header: Header,
+    /// The bytes of the tensors by their keys, in pieces.
+    tensors: HashMap<String, Vec<PageVec<u8>>>,
+}
+
+/// The lengths of the pieces in which tensors are kept, in bytes, by the tensors' keys. What is
+/// behind them, or is not named, is a piece of its own.
+pub(crate) type Pieces = HashMap<String, Vec<usize>>;
+
+/// The pieces of saved rows: the blocks of this record.
+pub(crate) fn pieces_of(name: &str, in_features: usize, record: &BlocksRecord) -> Pieces {
+    let of = |dtype| {
+        (
+            rows_name(name, dtype),
+            record.block_bytes(in_features, dtype),
+        )
+    };
+    DTYPES.into_iter().map(of).collect()
 }
 
 impl TensorFile {
-    /// Opens the file and checks its content.
+    /// Opens the file, checks its content, and keeps the tensors that are wanted, in the pieces
+    /// that `pieces` reads off the record. They are read once: what is hashed is what is kept.
     ///
     /// # Errors
     /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not
     /// answer says nothing about the file: [`Unread::NoAnswer`].
-    pub(crate) fn open(path: &Path, hash: &str) -> Result<Self, Unread> {
+    pub(crate) fn open(
+        path: &Path,
+        hash: &str,
+        wanted: impl Fn(&str) -> bool,
+        pieces: impl FnOnce(&[u8]) -> Pieces,
+    ) -> Result<Self, Unread> {
         let damage = |what: &str| Damage(format!("{} {what}", path.display()));
+        let unread = |error| Unread::from(NoAnswer::of(path, "read")(error));
         let file = OpenFile::open(path).map_err(|e| Unread::unopened(path, e))?;
-        let mut hasher = blake3::Hasher::new();
-        let hashed = hasher.update_reader(file.reader());
-        hashed.map_err(NoAnswer::of(path, "read"))?;
-        if hasher.finalize().to_hex().as_str() != hash {
+        let length = file.identity().map_err(unread)?.bytes;
+        let mut content = HashedContent {
+            file: &file,
+            hasher: blake3::Hasher::new(),
+        };
+        let header = match Header::read(file.reader(), length) {
+            Ok(header) => Ok(header),
+            Err(HeaderError::Io(error)) => return Err(unread(error)),
+            Err(error) => Err(damage(&format!("is no safetensors file: {error}"))),
+        };
+        let tensors = match &header {
+            Ok(header) => {
+                let record = header.metadata.get(SITE);
+                let pieces = record.map(|text| pieces(text.as_bytes()));
+                content.tensors(header, length, wanted, &pieces.unwrap_or_default())
+            }
+            Err(_) => content.pass(0..length).map(|()| HashMap::new()),
+        };
+        let tensors = tensors.map_err(unread)?;
+        if content.hasher.finalize().to_hex().as_str() != hash {
             return Err(damage("is not the file that the index names").into());
         }
-        let header = Header::read(file.reader(), hasher.count()).map_err(|error| match error {
-            HeaderError::Io(error) => Unread::from(NoAnswer::of(path, "read")(error)),
-            error => damage(&format!("is no safetensors file: {error}")).into(),
-        })?;
         Ok(Self {
             path: path.to_path_buf(),
-            file,
-            header,
+            header: header?,
+            tensors,
         })
     }
 
@@ -253,17 +290,21 @@ impl TensorFile {
         found.ok_or_else(|| self.damage(&format!("has no tensor '{name}'")))
     }
 
+    /// The bytes of a tensor.
+    fn pieces(&mut self, name: &str) -> Result<Vec<PageVec<u8>>, Damage> {
+        let found = self.tensors.remove(name);
+        found.ok_or_else(|| self.damage(&format!("has no tensor '{name}'")))
+    }
+
     fn values<T: Pod, const N: usize>(
-        &self,
+        &mut self,
         name: &str,
         value: fn([u8; N]) -> T,
-    ) -> Result<PageVec<T>, Unread> {
-        let claim = self.claim(name)?;
-        let mut values = PageVec::unwritten(claim.bytes / N);
-        let read = self
-            .file
-            .read_exact_at(bytemuck::cast_slice_mut(&mut values), claim.start);
-        read.map_err(NoAnswer::of(&self.path, "read"))?;
+    ) -> Result<PageVec<T>, Damage> {
+        let mut values = match self.pieces(name)?.into_iter().next() {
+            Some(bytes) => bytes.into_numbers(),
+            None => PageVec::unwritten(0),
+        };
         if cfg!(target_endian = "big") {
             for to in values.iter_mut() {
                 let mut bytes = [0; N];
@@ -277,32 +318,34 @@ impl TensorFile {
     /// The numbers of an f64 tensor of this length.
     ///
     /// # Errors
-    /// [`Unread`]; [`Damage`] where it has another length.
-    pub(crate) fn f64(&self, name: &str, length: usize) -> Result<PageVec<f64>, Unread> {
-        self.of_length(name, length, self.values(name, f64::from_le_bytes)?)
+    /// [`Damage`] where there is none, or it has another length.
+    pub(crate) fn f64(&mut self, name: &str, length: usize) -> Result<PageVec<f64>, Damage> {
+        let values = self.values(name, f64::from_le_bytes)?;
+        self.of_length(name, length, values)
     }
 
     /// The numbers of an f32 tensor.
     ///
     /// # Errors
-    /// [`Unread`].
-    pub(crate) fn f32(&self, name: &str) -> Result<PageVec<f32>, Unread> {
+    /// [`Damage`] where there is none.
+    pub(crate) fn f32(&mut self, name: &str) -> Result<PageVec<f32>, Damage> {
         self.values(name, f32::from_le_bytes)
     }
 
     /// The numbers of an f32 tensor of this length.
     ///
     /// # Errors
-    /// The tensor cannot be read, as for [`f64`](Self::f64).
-    pub(crate) fn f32_of(&self, name: &str, length: usize) -> Result<PageVec<f32>, Unread> {
-        self.of_length(name, length, self.f32(name)?)
+    /// [`Damage`] where there is none, or it has another length.
+    pub(crate) fn f32_of(&mut self, name: &str, length: usize) -> Result<PageVec<f32>, Damage> {
+        let values = self.f32(name)?;
+        self.of_length(name, length, values)
     }
 
     /// The rows of each type, with their weights.
     ///
     /// # Errors
-    /// [`Unread`]; [`Damage`] for a tensor of another type than its name says.
-    pub(crate) fn rows(&self, name: &str) -> Result<SavedRows, Unread> {
+    /// [`Damage`] for a tensor of another type than its name says.
+    pub(crate) fn rows(&mut self, name: &str) -> Result<SavedRows, Damage> {
         let mut saved = SavedRows::default();
         for (dtype, bytes) in DTYPES.into_iter().zip(&mut saved.bytes) {
             let name = rows_name(name, dtype);
@@ -312,11 +355,9 @@ impl TensorFile {
             };
             if claim.dtype != dtype_name(dtype) {
                 let found = claim.dtype;
-                return Err(self
-                    .damage(&format!("tensor '{name}' is of type {found}"))
-                    .into());
+                return Err(self.damage(&format!("tensor '{name}' is of type {found}")));
             }
-            *bytes = self.values(&name, u8::from_le_bytes)?;
+            *bytes = self.pieces(&name)?;
         }
         let weights = weights_name(name);
         if self.header.claims.iter().any(|c| c.key == weights) {
@@ -330,16 +371,74 @@ impl TensorFile {
         name: &str,
         length: usize,
         values: PageVec<T>,
-    ) -> Result<PageVec<T>, Unread> {
+    ) -> Result<PageVec<T>, Damage> {
         if values.len() == length {
             return Ok(values);
         }
         let found = values.len();
-        Err(self
-            .damage(&format!(
-                "tensor '{name}' has {found} numbers, {length} expected"
-            ))
-            .into())
+        Err(self.damage(&format!(
+            "tensor '{name}' has {found} numbers, {length} expected"
+        )))
+    }
+}
+
+/// A file that is read, every byte of it hashed.
+struct HashedContent<'f> {
+    file: &'f OpenFile,
+    hasher: blake3::Hasher,
+}
+
+impl HashedContent<'_> {
+    /// Reads the whole file; returns the tensors that are wanted.
+    fn tensors(
+        &mut self,
+        header: &Header,
+        length: u64,
+        wanted: impl Fn(&str) -> bool,
+        pieces: &Pieces,
+    ) -> IoResult<HashMap<String, Vec<PageVec<u8>>>> {
+        let mut tensors = HashMap::new();
+        let mut read_to = 0;
+        // They lie in this order, one behind the other.
+        for claim in header.claims.iter().filter(|claim| wanted(&claim.key)) {
+            self.pass(read_to..claim.start)?;
+            read_to = claim.start;
+            let (mut left, mut kept) = (claim.bytes, Vec::new());
+            let lengths = pieces.get(&claim.key).into_iter().flatten();
+            for length in lengths.copied().chain([usize::MAX]) {
+                // The record is not checked yet: no more is kept than the file has.
+                let mut bytes = PageVec::unwritten(length.min(left));
+                self.fill(&mut bytes, read_to)?;
+                left -= bytes.len();
+                read_to += bytes.len() as u64;
+                kept.push(bytes);
+            }
+            tensors.insert(claim.key.clone(), kept);
+        }
+        self.pass(read_to..length)?;
+        Ok(tensors)
+    }
+
+    /// Reads bytes that nobody wants.
+    fn pass(&mut self, bytes: Range<u64>) -> IoResult<()> {
+        let mut buffer = vec![0; PIECE];
+        let mut start = bytes.start;
+        while start < bytes.end {
+            let count = usize::try_from(bytes.end - start).map_or(PIECE, |count| count.min(PIECE));
+            self.fill(&mut buffer[..count], start)?;
+            start += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills a buffer with bytes from `start` on; each piece is hashed while it is in the cache.
+    fn fill(&mut self, buffer: &mut [u8], mut start: u64) -> IoResult<()> {
+        for piece in buffer.chunks_mut(PIECE) {
+            self.file.read_exact_at(piece, start)?;
+            self.hasher.update(piece);
+            start += piece.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -373,18 +472,34 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(blake3::hash(&bytes).to_hex(), hash);
 
-        let file = TensorFile::open(&path, &hash).unwrap();
+        let all = |_: &str| true;
+        let whole = |_: &[u8]| Pieces::new();
+        let mut file = TensorFile::open(&path, &hash, all, whole).unwrap();
         assert_eq!(file.f64("a", f64s.len()).unwrap()[..], f64s[..]);
         assert_eq!(file.f32("b").unwrap()[..], f32s[..]);
+        // A tensor that is not wanted is not there, and is checked like the others.
+        let mut one = TensorFile::open(&path, &hash, |name| name == "b", whole).unwrap();
+        assert!(one.f64("a", f64s.len()).is_err());
+        assert_eq!(one.f32("b").unwrap()[..], f32s[..]);
+        // Pieces are as long as the tensor has bytes for them; together they are the tensor.
+        let cut = |_: &[u8]| Pieces::from([("a".into(), vec![8, 0, 300_000, usize::MAX, 1])]);
+        let mut file = TensorFile::open(&path, &hash, all, cut).unwrap();
+        let pieces = file.pieces("a").unwrap();
+        let lengths = pieces.iter().map(|piece| piece.len());
+        assert!(lengths.eq([8, 0, 300_000, 19_992, 0, 0]));
+        let together: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        assert_eq!(together[..], *bytemuck::cast_slice::<_, u8>(&f64s));
+        let mut file = TensorFile::open(&path, &hash, all, whole).unwrap();
         let record = |bytes: &[u8]| serde_json::from_slice::<String>(bytes);
         assert_eq!(file.record(record).unwrap(), "the record");
         let number = |bytes: &[u8]| serde_json::from_slice::<u64>(bytes);
         let damages = [
-            message(file.f64("c", 1).unwrap_err()),
-            message(file.f64("a", 1).unwrap_err()),
-            message(file.f32_of("b", 5).unwrap_err()),
-            file.record(number).unwrap_err().to_string(),
+            file.f64("c", 1).unwrap_err(),
+            file.f64("a", 1).unwrap_err(),
+            file.f32_of("b", 5).unwrap_err(),
+            file.record(number).unwrap_err(),
         ];
+        let damages = damages.map(|damage| damage.to_string());
         for (damage, said) in damages
             .iter()
             .zip(["'c'", "40000 numbers", "4 numbers", SITE])
@@ -392,11 +507,23 @@ mod tests {
             assert!(damage.contains(said) && damage.contains(&name), "{damage}");
         }
 
-        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
-        assert!(damage.contains(&name), "{damage}");
+        // A file that is shorter, one of which a number is another, and one of another header.
+        let mut others = vec![bytes[..bytes.len() - 1].to_vec()];
+        for at in [bytes.len() - 1, 40_000, 8] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            others.push(other);
+        }
+        for other in others {
+            std::fs::write(&path, other).unwrap();
+            for wanted in ["a", "b", "none"] {
+                let opened = TensorFile::open(&path, &hash, |name| name == wanted, whole);
+                let damage = message(opened.unwrap_err());
+                assert!(damage.contains("is not the file") && damage.contains(&name));
+            }
+        }
         std::fs::remove_file(&path).unwrap();
-        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
+        let damage = message(TensorFile::open(&path, &hash, all, whole).unwrap_err());
         assert!(damage.contains("is missing"), "{damage}");
     }
 }

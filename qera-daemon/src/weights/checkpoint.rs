@@ -10,7 +10,7 @@ use safetensors::Dtype;
 
 use crate::disk::mapping::Mapping;
 use crate::disk::open_file::OpenFile;
-use crate::disk::presence::{is_file, is_folder};
+use crate::disk::presence::{is_file, is_folder, is_link};
 use crate::disk::{list, read_small, resolve};
 use crate::error::Fatal;
 use crate::formats::checkpoint_index::CheckpointIndex;
@@ -229,9 +229,13 @@ fn nothing_to_open(folder: &Path) -> Fatal {
     // What cannot be read is only not named.
     let files = files.iter().filter(|path| is_file(path).unwrap_or(false));
     let mut foreign = files.filter_map(foreign);
-    foreign
-        .next()
-        .unwrap_or_else(|| refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")))
+    foreign.next().unwrap_or_else(|| {
+        let is_link = |name: &&str| is_link(&folder.join(name)).unwrap_or(false);
+        match [INDEX, SINGLE].iter().find(|name| is_link(name)) {
+            Some(name) => refuse(&folder.join(name), "is a link that leads to no file".into()),
+            None => refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")),
+        }
+    })
 }
 
 fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {

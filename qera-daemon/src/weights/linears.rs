@@ -110,6 +110,11 @@ impl Linears {
         self.listed.get(module).copied()
     }
 
+    /// The modules that taps described.
+    pub(crate) fn described(&self) -> impl Iterator<Item = &str> {
+        self.listed.keys().map(String::as_str)
+    }
+
     /// Every module that a shard names.
     pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
         self.listed.keys().chain(&self.seen).map(String::as_str)

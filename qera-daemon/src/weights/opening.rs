@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use crate::disk::presence::exists;
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::settings::Settings;
@@ -23,6 +24,9 @@ use crate::weights::mlx::check_kind;
 use crate::weights::recording::Recording;
 use crate::weights::selection::{Selected, Selector};
 use crate::weights::serving::{ServingClass, is_known};
+
+/// The file in a base that qera wrote that says what it was made from.
+pub(crate) const BASE_RECORD: &str = "qera_base.json";
 
 /// An opened model, before a shard says which of its tensors are linear layers.
 #[derive(Debug)]
@@ -53,6 +57,7 @@ impl Model {
             Checkpoint::open(path)?
         };
         refuse_foreign(&checkpoint)?;
+        refuse_own_base(&checkpoint)?;
         let given = settings.weights.quantized.as_deref();
         let given = given.map(|file| GivenModel::open(file, &checkpoint.config));
         let given = given.transpose()?;
@@ -219,6 +224,20 @@ fn refuse_forms(
     }
     if writes(AdapterForm::Mlx) {
         check_kind(&kinds).map_err(|e| AdapterForm::Mlx.refused(&e))?;
+    }
+    Ok(())
+}
+
+/// Refuses weights that qera quantized: the difference to what they were made from is not in them.
+fn refuse_own_base(checkpoint: &Checkpoint) -> Result<(), Fatal> {
+    if !checkpoint.is_gguf && exists(&checkpoint.folder().join(BASE_RECORD))? {
+        return Err(refuse(
+            &checkpoint.path,
+            format!(
+                "is a base that qera quantized ({BASE_RECORD} lies there): give the full-precision \
+                 model that it was made from"
+            ),
+        ));
     }
     Ok(())
 }

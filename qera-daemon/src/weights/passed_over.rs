@@ -60,6 +60,8 @@ pub(crate) enum Why {
     Empty,
     /// With `--skip-broken`: its type is not read.
     UnreadType(Dtype),
+    /// The checkpoint has no tensor for it.
+    Missing,
     /// The quantized file has no tensor for it.
     NotGiven,
     /// The quantized folder has no weight for it.
@@ -145,6 +147,10 @@ impl fmt::Display for Why {
                 );
             }
             Self::Empty => "empty: left out by --skip-broken",
+            Self::Missing => {
+                "the recorded model has this linear layer, the checkpoint has no such tensor: is \
+                 it complete?"
+            }
             Self::NotGiven => "the --quantized file has no tensor of a block for it",
             Self::NotInFolder => "the --quantized folder has no weight for it",
             Self::GivenScaled => {

@@ -96,6 +96,8 @@ impl Selector<'_> {
                 }),
             }
         }
+        passed_over.extend(self.missing());
+        passed_over.sort_by(|a, b| a.tensor.cmp(&b.tensor));
         // Tensors are sorted with their ".weight", which gives another order.
         layers.sort_by(|a, b| a.name.cmp(&b.name));
         let selected = Selected {
@@ -104,6 +106,24 @@ impl Selector<'_> {
         };
         self.check(&selected)?;
         Ok(selected)
+    }
+
+    /// Linear layers of the recorded model that would be corrected, had the checkpoint their
+    /// weights. An output layer may be tied to an embedding, and have none.
+    fn missing(&self) -> impl Iterator<Item = PassedOver> {
+        let linears = &self.recording.linears;
+        let missing = linears.described().filter(|module| {
+            let is_there = self.checkpoint.tensors.contains_key(&tensor_of(module));
+            !is_there && !self.settings.selection.excludes(module)
+        });
+        missing.filter_map(|module| {
+            let of = linears.listed(module)?;
+            Some(PassedOver {
+                tensor: tensor_of(module),
+                shape: vec![of.out_features, of.in_features],
+                why: Why::Missing,
+            })
+        })
     }
 
     fn judge(

@@ -7,6 +7,7 @@ use crate::error::Fatal;
 use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::page_vec::PageVec;
+use crate::host::offload::placement::SolvedWidths;
 use crate::host::solve_error::SolveError;
 use crate::settings::Settings;
 use crate::weights::Weights;
@@ -30,6 +31,17 @@ impl<'a> SiteLayers<'a> {
 
     pub(crate) fn layer(&self, member: usize) -> &'a Layer {
         &self.weights.layers()[self.site.layers[member]]
+    }
+
+    /// What of these layers decides where they are solved; `None` without any.
+    pub(crate) fn widths(&self, needs_r: bool) -> Option<SolvedWidths> {
+        let outputs = (0..self.count()).map(|member| self.layer(member).out_features);
+        Some(SolvedWidths {
+            in_features: self.site.in_features,
+            out_features: outputs.max()?,
+            needs_r,
+            rounds: false,
+        })
     }
 
     /// W of this layer, by columns.

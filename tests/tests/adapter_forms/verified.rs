@@ -248,7 +248,7 @@ fn a_manifest_that_places_rows_elsewhere_is_told() {
     expect_verdict(&other, 1, &[said, "RopePairs { head: 8 }"]);
     for head in [0, 3, 5, u64::MAX] {
         let run = order(json!({"rope-pairs": {"head": head}}));
-        let said = "blk.0.attn_q.weight: its 16 rows of B cannot lie as RopePairs";
+        let said = "blk.0.attn_q.weight: its 16 rows of B do not fit the order RopePairs";
         expect_verdict(&run, 1, &[said]);
     }
 }

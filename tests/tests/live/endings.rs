@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::fs;
 
-use qera_tests::daemon::TestDaemon;
+use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::event::{event, folded};
 use qera_tests::live::Live;
 use qera_tests::safetensors_file::TensorToWrite;
@@ -35,6 +35,22 @@ fn the_command_is_told_of_each_generation() {
         told.starts_with(&format!("1 {}\n", path.display())),
         "{told}"
     );
+}
+
+/// Somebody removed what an engine follows: the corrections are there, and nobody finds them.
+#[test]
+fn a_run_does_not_end_content_without_its_current_link() {
+    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&[]);
+    write_rows_of_both_sites(&daemon, "a", 0.0);
+    live.wait_for(&event("published").with("generation", 1));
+    daemon.wait_until_idle(1);
+    fs::remove_file(daemon.path().join("qera-out/current")).unwrap();
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    let gone = event("warning").with("subject", "current");
+    let gone = gone.containing("message", "leads nowhere: the next start publishes again");
+    assert!(live.heard(&gone), "{}", live.log);
+    let run = daemon.run(&once_with(&[]));
+    expect(&run, 0, &["published generation"]);
 }
 
 /// A run that is killed between a publication and its command has published, and not told.

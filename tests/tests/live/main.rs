@@ -18,6 +18,7 @@ mod pause;
 mod signals;
 mod spared_solves;
 mod unanswered;
+mod unremoved;
 mod zero_rows;
 
 use qera_tests::daemon::TestDaemon;

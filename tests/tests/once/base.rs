@@ -219,6 +219,9 @@ fn what_the_base_is_worth_alone_is_said() {
         assert!(!text.contains("rounded to nearest, without"), "{text}");
         assert!(!text.contains("3 bits"), "{text}");
     }
+    let readme = fs::read_to_string(out.join("current/README.md")).unwrap();
+    let belongs = "It belongs on W~, the weights quantized by mxint4/4 in `";
+    assert!(readme.contains(belongs), "{readme}");
     // The base is written only once.
     let again = daemon.run(&once_with(&["--emit-base", "--method", "approx"]));
     expect(&again, 0, &["published generation 2"]);

@@ -209,6 +209,31 @@ fn a_linear_layer_that_is_named_later_is_quarantined() {
     expect(&run(&daemon, &anew), 0, &["2 layers corrected, 0 starved"]);
 }
 
+/// A hole in a checkpoint is not passed over in silence.
+#[test]
+fn a_linear_layer_that_the_checkpoint_lacks_is_named() {
+    let daemon = daemon_with_model(None, &[("a.weight", &[4, 8])]);
+    let listed = r#"[{"name":"a","in":8,"out":4},{"name":"b","in":8,"out":6},
+        {"name":"lm_head","in":8,"out":20}]"#;
+    record(
+        &daemon,
+        "0",
+        &[("a", 8)],
+        &[Metadata::new("qera.linears", listed)],
+    );
+    let why = "the checkpoint has no such tensor";
+    let ended = run(&daemon, &[]);
+    expect(&ended, 0, &["1 layers corrected", "b.weight", why]);
+    assert!(!ended.log.contains("lm_head"), "{}", ended.log);
+    let passed_over = daemon.manifest("qera-out")["passed_over"].clone();
+    assert_eq!(passed_over[0]["tensors"], "b.weight", "{passed_over}");
+    let plan = "plan --watch activations --checkpoint checkpoint --rank 2 --block-size 4";
+    let plan: Vec<&str> = plan.split(' ').collect();
+    let plan = daemon.run(&plan).output;
+    assert!(plan.contains("b.weight") && plan.contains(why), "{plan}");
+    expect(&run(&daemon, &["--exclude", "b", "--out", "other"]), 0, &[]);
+}
+
 /// A method that needs no rows takes the listed architecture's layers.
 #[test]
 fn a_method_without_rows_takes_the_architectures_list() {

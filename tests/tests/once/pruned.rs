@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use qera_tests::daemon::{TestDaemon, expect};
+use qera_tests::disk_shim::{DiskShim, FailingCalls};
 use qera_tests::output_folder::unseal;
 use qera_tests::three_layers::{daemon_without_shards, once_with, write_rows_of_both_sites};
 
@@ -62,4 +63,39 @@ fn what_others_put_among_the_generations_stays() {
     let mut left = expected(["000013", "000014", "000015"]);
     left.insert(4, "000009");
     assert_eq!(names(&ours), left);
+}
+
+/// Neither the start nor the end of a run fails by a generation that stays out of sight.
+#[test]
+fn what_cannot_be_removed_is_named_and_tried_by_the_next_run() {
+    let shim = DiskShim::build();
+    let daemon = daemon_without_shards(BINARY);
+    (0..3).for_each(|shard| publish(&daemon, "out", shard));
+    let hidden = |name: &&String| name.contains("unfinished-pruned");
+    let names = || names(&daemon.path().join("out"));
+    for shard in 3..5 {
+        write_rows_of_both_sites(&daemon, &format!("shard-{shard}"), shard as f32);
+        let failing = FailingCalls {
+            call: "stat",
+            path: "unfinished-pruned",
+            count: 999,
+            errno: 5,
+        };
+        let options = once_with(&["--out", "out", "--keep-generations", "3"]);
+        let run = daemon.run_failing(&options, &shim, failing);
+        let said = "warning: --keep-generations: ";
+        expect(
+            &run,
+            0,
+            &[said, "os error 5", "the next generation tries it again"],
+        );
+        assert_eq!(
+            names().iter().filter(hidden).count(),
+            shard - 2,
+            "{}",
+            run.log
+        );
+    }
+    publish(&daemon, "out", 5);
+    assert_eq!(names(), ["000004", "000005", "000006"]);
 }

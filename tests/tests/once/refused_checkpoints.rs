@@ -4,6 +4,7 @@ use std::fs;
 
 use qera_tests::daemon::expect;
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::three_layers::sine_values;
 
 use super::one_layer::{MODULE, daemon_with_one_layer, run_once, write_weight};
 
@@ -171,7 +172,7 @@ fn other_formats_are_named_and_said_how_to_convert() {
     }
     let gguf = folder.join("model-q8");
     fs::write(&gguf, b"GGUF\x03\0\0\0").unwrap();
-    let said = ["model-q8", "GGUF", "name the file itself"];
+    let said = ["model-q8", "GGUF", "give the file itself"];
     expect(&run_once(&daemon, &[]), 1, &said);
     // Read by its name; this one is cut off.
     let file = gguf.to_str().unwrap();
@@ -286,4 +287,64 @@ fn foreign_checkpoints_are_refused() {
     );
     fs::write(&config, "{").unwrap();
     expect(&run_once(&daemon, &[]), 1, &["config.json", "not JSON"]);
+}
+
+/// Of weights that are quantized already nothing is left to be corrected.
+#[test]
+fn a_base_of_qera_is_no_checkpoint() {
+    let daemon = daemon_with_one_layer();
+    write_weight(daemon.path(), "F32", &[4, 8], sine_bytes(32));
+    expect(&run_once(&daemon, &["--emit-base=hf"]), 0, &[]);
+    for base in ["qera-out/base", "qera-out/base/model.safetensors"] {
+        let options = ["--once", "--watch", "activations", "--out", "again"];
+        let ended = daemon.run(&[&options[..], &["--checkpoint", base]].concat());
+        expect(&ended, 1, &["is a base that qera quantized"]);
+    }
+}
+
+/// A cache of models holds links, and what they lead to may be gone.
+#[test]
+fn a_checkpoint_s_link_that_leads_nowhere_is_named() {
+    let daemon = daemon_with_one_layer();
+    let weights = daemon.path().join("checkpoint/model.safetensors");
+    fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink("../blobs/gone", &weights).unwrap();
+    let said = ["model.safetensors", "is a link that leads to no file"];
+    expect(&run_once(&daemon, &[]), 1, &said);
+}
+
+/// Whoever serves it would believe that it corrects something.
+#[test]
+fn an_adapter_that_changes_nothing_is_warned_of() {
+    let daemon = daemon_with_one_layer();
+    write_weight(daemon.path(), "F32", &[4, 8], sine_bytes(32));
+    let warning = "warning: adapter: it changes nothing: no layer has a correction";
+    expect(&run_once(&daemon, &["--method", "w-only"]), 0, &[warning]);
+    let corrected = run_once(&daemon, &["--out", "corrected", "--rank", "2"]);
+    expect(&corrected, 0, &["1 layers corrected"]);
+    assert!(!corrected.log.contains(warning), "{}", corrected.log);
+}
+
+/// Any base of these shapes would do for an adapter that says nothing of its own.
+#[test]
+fn without_a_manifest_verify_says_what_nobody_can_say() {
+    let daemon = daemon_with_one_layer();
+    write_weight(daemon.path(), "F32", &[4, 8], sine_bytes(32));
+    expect(&run_once(&daemon, &["--rank", "2"]), 0, &[]);
+    let verify = || daemon.verify(&["--base", "checkpoint"]);
+    let unsaid = "not checked: checkpoint: whether the adapter was made for it: without \
+                  qera_manifest.json nobody can say";
+    assert!(!verify().output.contains(unsaid));
+    fs::remove_file(daemon.path().join("qera-out/current/qera_manifest.json")).unwrap();
+    let said = verify();
+    assert_eq!(said.code, 0, "{}", said.log);
+    assert!(said.output.contains(unsaid), "{}", said.output);
+}
+
+fn sine_bytes(count: usize) -> Vec<u8> {
+    let values = sine_values(count, 0.5);
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }

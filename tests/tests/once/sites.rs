@@ -117,6 +117,27 @@ fn excluded_modules_are_ignored_and_counted() {
     );
 }
 
+#[test]
+fn a_pattern_that_leaves_nothing_out_is_said() {
+    let daemon = daemon_with_shards(BINARY);
+    let options = [
+        "--exclude",
+        "*.dwon_proj",
+        "--exclude",
+        "*.up_proj",
+        "--exclude",
+        "*.k_proj",
+    ];
+    let run = daemon.run(&once_with(&options));
+    expect(&run, 0, &["--exclude: '*.dwon_proj' matches no weight of"]);
+    let said = run.log.matches("leaves nothing out").count();
+    assert_eq!(
+        said, 2,
+        "*.up_proj is none of this model's either: {}",
+        run.log
+    );
+}
+
 /// The site is fed by q_proj's rows whether q_proj is selected or not.
 #[test]
 fn rows_of_an_unselected_member_feed_the_site() {

@@ -123,7 +123,7 @@ fn tensors_that_are_not_what_they_should_be_are_named() {
         ),
         (
             changed(ordered(), "down_proj.g_idx", &bad_group),
-            "group 9 of input 0, there are 4",
+            "input 0 into group 9, there are 4 groups",
         ),
     ] {
         expect(

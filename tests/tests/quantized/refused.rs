@@ -226,7 +226,7 @@ fn the_two_files_the_other_way_round_are_told() {
     expect(
         &daemon.run(&folder),
         1,
-        &["model.gguf", "name the file itself"],
+        &["model.gguf", "give the file itself"],
     );
 }
 

@@ -10,6 +10,7 @@ mod crates;
 mod design_pages;
 mod documents;
 mod doors;
+mod examples;
 mod floors;
 mod graph;
 mod leftovers;

@@ -15,15 +15,15 @@ const PARTS_MAX: usize = 80;
 /// What is exactly `pub`: the workspace's `unreachable_pub` lint sees to it that it is reachable
 /// too.
 #[derive(Default)]
-struct Surface {
+pub(crate) struct Surface {
     /// Functions, methods, types, traits, constants, statics, modules. A name that lib.rs exports
     /// is counted where it is defined.
-    items: Vec<String>,
+    pub(crate) items: Vec<String>,
     /// Fields of structs, variants of enums.
     parts: Vec<String>,
 }
 
-fn surface(file: &Parsed) -> Surface {
+pub(crate) fn surface(file: &Parsed) -> Surface {
     let mut found = Surface::default();
     found.visit_file(&file.file);
     found

@@ -5,6 +5,7 @@
 mod equal;
 mod fixture;
 mod model;
+mod overflow;
 mod refused;
 mod said;
 

@@ -87,11 +87,19 @@ pub(crate) fn rows_of(shard: usize, width: usize) -> Vec<f32> {
 
 /// A daemon's folder with the checkpoint and no shard.
 pub(crate) fn without_shards() -> TestDaemon {
+    with_checkpoint(1.0)
+}
+
+/// The same, where the weights of [`K`] are so many times as large.
+pub(crate) fn with_checkpoint(factor_of_k: f32) -> TestDaemon {
     let daemon = TestDaemon::with_watched_folder(BINARY);
     let folder = daemon.path().join("checkpoint");
     fs::create_dir(&folder).unwrap();
     let tensors = [Q, K, O].map(|module| {
-        let (values, shape) = weight(module);
+        let (mut values, shape) = weight(module);
+        if module == K {
+            values.iter_mut().for_each(|w| *w *= factor_of_k);
+        }
         TensorToWrite::f32(&format!("{module}.weight"), &shape, &values)
     });
     write_safetensors(&folder.join("model.safetensors"), &tensors, &[]);
@@ -111,6 +119,17 @@ pub(crate) fn write_rows(
         TensorToWrite::f32(module, &[rows.len(), width], values)
     };
     rename_in(daemon, name, &[tensor(Q, WIDE), tensor(O, NARROW)]);
+}
+
+/// One of the shards, with rows of the wide input that are so many times as large.
+pub(crate) fn write_scaled(daemon: &TestDaemon, shard: usize, factor: f32) {
+    let [mut wide, narrow] = [WIDE, NARROW].map(|width| rows_of(shard, width));
+    wide.iter_mut().for_each(|x| *x *= factor);
+    let tensors = [
+        TensorToWrite::f32(Q, &[ROWS, WIDE], &wide),
+        TensorToWrite::f32(O, &[ROWS, NARROW], &narrow),
+    ];
+    rename_in(daemon, &format!("shard-{shard}"), &tensors);
 }
 
 /// One of the shards.

@@ -46,7 +46,7 @@ pub(crate) enum PackedError {
         codes: usize,
     },
     /// An input belongs to no group.
-    #[error("'{part}' says group {found} of input {input}, there are {groups}")]
+    #[error("'{part}' puts input {input} into group {found}, there are {groups} groups")]
     Group {
         /// The ending of the tensor's name.
         part: &'static str,

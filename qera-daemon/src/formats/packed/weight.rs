@@ -82,7 +82,7 @@ impl<'a> PackedWeight<'a> {
         let why = format!("{outputs} outputs, {inputs} inputs, {scheme}");
         let scales = parts.scales.ok_or(PackedError::Missing {
             part: scale_name(scheme.layout),
-            why: "a code without its scale is no number",
+            why: "every packed weight needs its scales",
         })?;
         let codes = parts.codes.words(code_shape(scheme, widths)?, &why)?;
         let scale_shape = match scheme.layout {

@@ -257,11 +257,11 @@ fn compressed_tensors_that_are_not_what_they_should_be_are_named() {
         ),
         (
             ordered.refused("weight_g_idx", group(4)),
-            "group 4 of input 2, there are 4",
+            "input 2 into group 4, there are 4 groups",
         ),
         (
             ordered.refused("weight_g_idx", group(-1)),
-            "group -1 of input 2",
+            "input 2 into group -1",
         ),
         (
             ordered.refused("weight_g_idx", cut),
@@ -296,7 +296,7 @@ fn gptq_and_awq_that_are_not_what_they_should_be_are_named() {
         (act.refused_without("g_idx"), "'g_idx' is missing"),
         (
             act.refused("g_idx", group(i32::MAX)),
-            "group 2147483647 of input 2",
+            "input 2 into group 2147483647",
         ),
         (
             awq.refused("qweight", cut),

@@ -11,7 +11,8 @@ use crate::publish::generation_files::{Digests, MISSING, check_files};
 use crate::settings::publish::{BaseForm, GGUF_FILE};
 
 /// Compares every file of one of qera's bases with the manifest. Weights whose digest the base's
-/// record has are compared with that record.
+/// record has are compared with that record. The files of another base are not damaged: what
+/// `check_base` says of its record is all that is wrong with them.
 pub(crate) fn check_base_files(
     model: &ServedModel,
     manifest: &ManifestClaims,
@@ -20,6 +21,10 @@ pub(crate) fn check_base_files(
     let (Some(record), Some(folder)) = (model.record(), model.folder()) else {
         return;
     };
+    let own = manifest.fingerprints.base.as_ref();
+    if own.is_some_and(|own| *own != record.base.fingerprint()) {
+        return;
+    }
     let (form, by_record) = match (&record.packed, &record.gguf) {
         (Some(_), _) => (BaseForm::CompressedTensors, Some(MODEL)),
         (_, Some(_)) => (BaseForm::Gguf, Some(GGUF_FILE)),

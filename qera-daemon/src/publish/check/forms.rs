@@ -96,6 +96,12 @@ impl Forms {
             };
             check_shapes(model, &names, &layout, served, findings);
         }
+        if manifest.is_none() && model.is_served() {
+            findings.not_checked(format!(
+                "{}: whether the adapter was made for it: without {MANIFEST} nobody can say",
+                model.path.display()
+            ));
+        }
         if let Some(manifest) = manifest.filter(|_| model.is_served()) {
             check_base(model, manifest, &layout, findings);
             if !matches!(against, HeldAgainst::Own(_)) {

@@ -8,6 +8,7 @@ use crate::publish::check::findings::Findings;
 use crate::publish::check::gguf_base::is_own_gguf;
 use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::publish::check::own_keys::OwnKeys;
+use crate::publish::manifest_seal::MANIFEST;
 use crate::settings::gguf_path::is_gguf;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::packed::{PackedFolder, is_packed};
@@ -70,7 +71,7 @@ pub(crate) fn check_given(
                 keys.file
             )),
             None => findings.not_checked(format!(
-                "{path_said}: whether the adapter belongs on it: only a manifest of qera's says that"
+                "{path_said}: whether the adapter was made for it: without {MANIFEST} nobody can say"
             )),
         };
     };

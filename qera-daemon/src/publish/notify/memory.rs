@@ -6,23 +6,20 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::clock::{now, since};
+use crate::disk::clock::now;
 use crate::disk::{list, read_if_there, rename, replace_json};
 use crate::error::Fatal;
 use crate::publish::generation_id::GenerationId;
 use crate::publish::notify::canary::CanaryTrial;
+use crate::publish::notify::still_read::{GRACE, StillRead};
 use crate::publish::out_folder::number_of;
 
 const VERSION: u32 = 1;
 /// How many rejected generations are remembered.
 const REJECTED_MAX: usize = 1000;
-/// A generation is kept for this time after a newer one is served, because a request that began
-/// before may still make the engine read it.
-const GRACE: Duration = Duration::from_secs(120);
 
 /// A generation that a canary showed to be worse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,8 +86,8 @@ struct State {
     record: NotifiedRecord,
     /// The servers of this run. Other servers hold no generation back.
     keys: BTreeSet<String>,
-    /// Since when, in this run, each server has served what it was last seen to serve.
-    since: BTreeMap<String, Instant>,
+    /// What each server served in this run.
+    read: BTreeMap<String, StillRead>,
 }
 
 impl NotifiedMemory {
@@ -119,7 +116,7 @@ impl NotifiedMemory {
         let state = Mutex::new(State {
             record,
             keys,
-            since: BTreeMap::new(),
+            read: BTreeMap::new(),
         });
         let mut memory = Self {
             path,
@@ -247,9 +244,8 @@ impl NotifiedMemory {
     pub(crate) fn confirm(&self, key: &str, generation: &GenerationId) -> Result<bool, Fatal> {
         let mut state = self.lock();
         let is_new = state.record.of(key).confirmed.as_ref() != Some(generation);
-        if is_new || !state.since.contains_key(key) {
-            state.since.insert(key.to_owned(), now());
-        }
+        let read = state.read.entry(key.to_owned()).or_default();
+        read.begin(generation.number, now());
         drop(state);
         self.change(|record| {
             let of_server = record.of(key);
@@ -300,11 +296,11 @@ impl NotifiedMemory {
         (best.text == text).then_some(best.loss)
     }
 
-    /// Whether a server has served its present generation for so long that nobody reads an older
-    /// one.
+    /// The generations that requests to a server may still be answered from, or `None` where that
+    /// may be any.
     #[must_use]
-    pub(crate) fn has_left_older(&self, key: &str) -> bool {
-        self.lock().has_left_older(key, GRACE)
+    pub(crate) fn still_read(&self, key: &str) -> Option<BTreeSet<u64>> {
+        self.lock().still_read(key, GRACE)
     }
 
     /// The generations that a server of this run may still read.
@@ -358,23 +354,23 @@ impl NotifiedRecord {
 }
 
 impl State {
-    fn has_left_older(&self, key: &str, grace: Duration) -> bool {
-        self.since.get(key).is_some_and(|&at| since(at) >= grace)
+    fn still_read(&self, key: &str, grace: Duration) -> Option<BTreeSet<u64>> {
+        self.read.get(key)?.at(now(), grace)
     }
 
     fn held(&mut self, grace: Duration) -> BTreeSet<u64> {
         let mut held = BTreeSet::new();
         for key in self.keys.clone() {
-            let is_over = self.has_left_older(&key, grace);
+            let still_read = self.still_read(&key, grace);
             let Some(of_server) = self.record.servers.get_mut(&key) else {
                 continue;
             };
             let confirmed = of_server.confirmed.as_ref().map(|of| of.number);
-            if is_over {
+            if let Some(read) = still_read {
                 // Generations newer than the served one are being told.
-                of_server
-                    .told
-                    .retain(|&number| confirmed.is_none_or(|served| number >= served));
+                of_server.told.retain(|number| {
+                    read.contains(number) || confirmed.is_none_or(|served| *number >= served)
+                });
             }
             held.extend(&of_server.told);
             held.extend(confirmed);
@@ -450,7 +446,7 @@ mod tests {
         memory.telling(KEY, 5).unwrap();
         assert_eq!(held(&memory, GRACE), [3, 5]);
         assert!(memory.confirm(KEY, &id(5)).unwrap());
-        assert!(!memory.has_left_older(KEY));
+        assert_eq!(memory.still_read(KEY), None);
         assert_eq!(held(&memory, GRACE), [3, 5]);
         // After a restart it is unknown for how long the server has served it.
         drop(memory);

@@ -4,7 +4,7 @@
 //!
 //! `reconcile` decides from the server's list what is to be done next. `round` does it through
 //! `conversation`, which speaks the words of `protocol`. `memory` is what must be known after a
-//! restart, and which generations must not be pruned meanwhile.
+//! restart, and which generations must not be pruned meanwhile; `still_read` is for how long.
 
 pub(crate) mod canary;
 pub(crate) mod conversation;
@@ -14,6 +14,7 @@ pub(crate) mod protocol;
 pub(crate) mod reconcile;
 pub(crate) mod round;
 pub(crate) mod server_thread;
+pub(crate) mod still_read;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

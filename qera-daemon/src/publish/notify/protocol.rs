@@ -74,8 +74,8 @@ impl ServedModels {
         self.data.iter().filter(|card| card.parent.is_some())
     }
 
-    /// Whether an adapter may be loaded in place of another, which qera's plugin says. A server
-    /// without the plugin would then read the adapter again for each token.
+    /// Whether the server has qera's plugin, which loads an adapter in the place of another. A
+    /// server without it would read such an adapter from the disk again for each token.
     #[must_use]
     pub(crate) fn swaps_in_place(&self) -> bool {
         self.qera["swaps_in_place"] == true

@@ -3,6 +3,7 @@
 //! goes on from what is seen.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use crate::publish::notify::protocol::{ModelCard, ServedModels};
 use crate::settings::notify::AdapterNaming;
@@ -104,14 +105,14 @@ pub(crate) enum Swap {
     InPlace,
 }
 
-/// The next step. `retire` says whether clients have had time to leave older generations, which
-/// have names of their own.
+/// The next step. `read` holds the generations that clients may still ask for by names of their
+/// own; `None`: that may be any.
 #[must_use]
 pub(crate) fn next_step(
     served: &ServedModels,
     names: &AdapterNames,
     aim: Option<&Aim>,
-    retire: bool,
+    read: Option<&BTreeSet<u64>>,
 ) -> ServerStep {
     let canary = names.canary();
     let is_model = |name: &String| served.find(name).is_some_and(|card| card.parent.is_none());
@@ -141,10 +142,12 @@ pub(crate) fn next_step(
             },
         });
     }
-    let is_older = |card: &&ModelCard| names.number(&card.id).is_some_and(|n| n != aim.generation);
-    let mut older = served.adapters().filter(is_older).filter(|_| retire);
-    older
-        .next()
+    let is_left =
+        |number| number != aim.generation && read.is_some_and(|numbers| !numbers.contains(&number));
+    let mut left = served
+        .adapters()
+        .filter(|card| names.number(&card.id).is_some_and(is_left));
+    left.next()
         .map_or(ServerStep::Rest, |card| ServerStep::Unload(card.id.clone()))
 }
 
@@ -168,6 +171,8 @@ fn is_before(card: &ModelCard, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NONE_READ: BTreeSet<u64> = BTreeSet::new();
 
     const PATH: &str = "/out/generations/000012";
     const OLD: &str = "/out/generations/000011";
@@ -201,7 +206,12 @@ mod tests {
     #[track_caller]
     fn check(adapters: &[(&str, &str)], is_accepted: bool, expected: &ServerStep) {
         let names = names(AdapterNaming::Stable);
-        let step = next_step(&served(adapters), &names, Some(&aim(is_accepted)), true);
+        let step = next_step(
+            &served(adapters),
+            &names,
+            Some(&aim(is_accepted)),
+            Some(&NONE_READ),
+        );
         assert_eq!(step, *expected, "{adapters:?}");
     }
 
@@ -253,7 +263,7 @@ mod tests {
             });
             let served = ServedModels::parse(body.to_string().as_bytes()).unwrap();
             let names = names(AdapterNaming::Stable);
-            next_step(&served, &names, Some(&aim(true)), true)
+            next_step(&served, &names, Some(&aim(true)), Some(&NONE_READ))
         };
         assert_eq!(step(OLD), ServerStep::Swap(Swap::InPlace));
         for root in [
@@ -271,7 +281,9 @@ mod tests {
     #[test]
     fn without_an_aim_only_a_canary_goes() {
         let names = names(AdapterNaming::Stable);
-        let step = |adapters: &[(&str, &str)]| next_step(&served(adapters), &names, None, true);
+        let step = |adapters: &[(&str, &str)]| {
+            next_step(&served(adapters), &names, None, Some(&NONE_READ))
+        };
         assert_eq!(step(&[("qera", OLD)]), ServerStep::Rest);
         assert_eq!(
             step(&[("qera", OLD), ("qera-canary", PATH)]),
@@ -282,16 +294,18 @@ mod tests {
     #[test]
     fn with_a_name_each_the_older_goes_after_the_newer_was_there_for_a_while() {
         let names = names(AdapterNaming::Generation);
-        let step = |adapters: &[(&str, &str)], retire| {
-            next_step(&served(adapters), &names, Some(&aim(true)), retire)
+        let step = |adapters: &[(&str, &str)], read: Option<&[u64]>| {
+            let read = read.map(|numbers| numbers.iter().copied().collect());
+            next_step(&served(adapters), &names, Some(&aim(true)), read.as_ref())
         };
         let old = ("qera-000011", OLD);
-        assert_eq!(step(&[old], true), ServerStep::Swap(Swap::Load));
+        assert_eq!(step(&[old], Some(&[])), ServerStep::Swap(Swap::Load));
         let both = [old, ("qera-000012", PATH)];
-        assert_eq!(step(&both, false), ServerStep::Rest);
-        assert_eq!(step(&both, true), unload("qera-000011"));
+        assert_eq!(step(&both, None), ServerStep::Rest);
+        assert_eq!(step(&both, Some(&[11, 12])), ServerStep::Rest);
+        assert_eq!(step(&both, Some(&[12])), unload("qera-000011"));
         let foreign = [("qera-11", OLD), ("qera-new", OLD), ("qera-000012", PATH)];
-        assert_eq!(step(&foreign, true), ServerStep::Rest);
+        assert_eq!(step(&foreign, Some(&[12])), ServerStep::Rest);
     }
 
     #[test]
@@ -301,7 +315,7 @@ mod tests {
                 name: name.into(),
                 naming: AdapterNaming::Stable,
             };
-            next_step(&served(&[]), &names, Some(&aim(true)), true)
+            next_step(&served(&[]), &names, Some(&aim(true)), Some(&NONE_READ))
         };
         assert_eq!(step("m"), ServerStep::NameTaken("m".into()));
         assert_eq!(step("q"), ServerStep::Swap(Swap::Load));

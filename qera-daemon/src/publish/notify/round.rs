@@ -189,8 +189,8 @@ impl<A: Audience> ServerRounds<A> {
                 self.given_up.extend(wanted.map(|of| of.id.number));
                 return Err(Problem::Earlier(root));
             }
-            let retire = self.hand_over.memory.has_left_older(&self.key);
-            let step = next_step(&served, &self.names, aim.as_ref(), retire);
+            let read = self.hand_over.memory.still_read(&self.key);
+            let step = next_step(&served, &self.names, aim.as_ref(), read.as_ref());
             if let (Some(wanted), Some(aim)) = (wanted, &aim)
                 && is_at(served.find(&wanted.name), &aim.path)
             {

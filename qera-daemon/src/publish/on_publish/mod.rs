@@ -197,7 +197,7 @@ impl<F: Fn(CommandSaid)> Runner<F> {
                 return Told::Done;
             };
             (self.say)(CommandSaid::Failed(format!(
-                "--on-publish for generation {generation}: {reason} (attempt {} of {attempts})",
+                "generation {generation}: {reason} (attempt {} of {attempts})",
                 index + 1
             )));
             if matches!(reason, CommandError::CutOff { .. }) {
@@ -229,7 +229,7 @@ impl<F: Fn(CommandSaid)> Runner<F> {
     fn remember(&self, generation: u64) {
         if let Err(error) = self.memory.remember(generation) {
             (self.say)(CommandSaid::Failed(format!(
-                "--on-publish for generation {generation} is run again by the next run: {error}"
+                "generation {generation} is told again by the next run: {error}"
             )));
         }
     }
@@ -370,9 +370,8 @@ mod tests {
         on_publish.finish(not_stopped);
         assert_eq!(folder.read("tries"), "x\nx\nx\n");
         let told: Vec<_> = complaints.iter().collect();
-        let expected = [1, 2].map(|attempt| {
-            format!("--on-publish for generation 3: exit status: 7 (attempt {attempt} of 3)")
-        });
+        let expected =
+            [1, 2].map(|attempt| format!("generation 3: exit status: 7 (attempt {attempt} of 3)"));
         assert_eq!(told, expected);
     }
 
@@ -383,7 +382,7 @@ mod tests {
         on_publish.finish(not_stopped);
         let told: Vec<_> = complaints.iter().collect();
         assert_eq!(told.len(), 3);
-        let begin = "--on-publish for generation 3: cannot start: ";
+        let begin = "generation 3: cannot start: ";
         assert!(told[2].starts_with(begin) && told[2].ends_with(" (attempt 3 of 3)"));
     }
 
@@ -453,7 +452,7 @@ mod tests {
             "exit status: 1 (attempt 2 of 3)",
             "exit status: 1 (attempt 3 of 3)",
         ]
-        .map(|reason| format!("--on-publish for generation 1: {reason}"));
+        .map(|reason| format!("generation 1: {reason}"));
         assert_eq!(told, expected);
     }
 
@@ -499,7 +498,7 @@ mod tests {
         assert_eq!(
             said.iter().collect::<Vec<_>>(),
             [
-                "--on-publish for generation 1: killed, the run was told to end and waited 0.7 s \
+                "generation 1: killed, the run was told to end and waited 0.7 s \
                  for it (attempt 1 of 3)"
             ]
         );

@@ -99,11 +99,16 @@ impl Readme<'_> {
     /// The text for an adapter that corrects what qera quantizes.
     fn on_made(&self) -> Belongs {
         let quantizer = self.layers.weights.format();
+        let is_said = self.rounding().is_some() || self.gguf_base().is_some();
         let base_note = match self.base_model {
-            Some(_) => String::new(),
+            Some(_) if is_said => String::new(),
+            Some(base) => format!(
+                "\nIt belongs on W~, the weights quantized by {quantizer} in `{base}`. On the model in full precision, or on another\n\
+                 quantization of it, it does harm.\n"
+            ),
             None => format!(
-                "\n`QUANTIZED_MODEL` below is the model with its weights quantized by {quantizer}, wherever your engine has\n\
-                 it; on the full-precision model the adapter would do harm. `--emit-base` writes such a model.\n"
+                "\n`QUANTIZED_MODEL` below is the model with its weights quantized by {quantizer} (W~), wherever your engine\n\
+                 has it; on the full-precision model the adapter would do harm. `--emit-base` writes such a model.\n"
             ),
         };
         let worth = self.worth();
@@ -152,11 +157,15 @@ precision, or on another quantization of it, it does harm.
         self.base_model.unwrap_or("QUANTIZED_MODEL")
     }
 
+    /// How the weights were rounded, where it was not to nearest.
+    fn rounding(&self) -> Option<RoundingChoice> {
+        RoundingChoice::new(&self.layers.settings.rounding)
+    }
+
     /// What W~ is worth with the adapter and without it, and which W~ that is where a format has
     /// several.
     fn worth(&self) -> String {
-        let settings = &self.layers.settings.rounding;
-        let belongs = RoundingChoice::new(settings).map(|choice| {
+        let belongs = self.rounding().map(|choice| {
             format!(
                 "\nIt belongs on the weights in `{}` and on no others: they were rounded together with it ({choice}).\n\
                  On weights of the same format that were rounded to nearest, or by another run, it does harm.\n",

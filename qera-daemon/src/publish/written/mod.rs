@@ -116,7 +116,7 @@ pub(crate) enum UnreadPair {
         b: usize,
     },
     /// The rows of B cannot lie in the stated order.
-    #[error("{name}: its {rows} rows of B cannot lie as {order}")]
+    #[error("{name}: its {rows} rows of B do not fit the order {order}")]
     Rows {
         /// The layer's name in this form.
         name: String,

@@ -73,6 +73,8 @@ impl Frozen {
     pub(crate) fn in_folder(folder: &Path, layers: usize) -> Result<Self, Fatal> {
         if is_folder(folder)? {
             disk::remove_unfinished(folder)?;
+            // What this run goes on from may not be durable yet.
+            sync(folder)?;
         }
         Ok(Self {
             folder: Some(folder.to_path_buf()),

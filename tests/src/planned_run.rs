@@ -1,48 +1,72 @@
 //! A checkpoint, its shards, how the daemon runs on them, and how much memory that takes.
+//!
+//! `RssAnon` is read every millisecond while the daemon runs. What is seen is no more than the
+//! peak, so that a plan that is too small cannot pass by it; peaks that last less than that are not
+//! what runs out of memory. The checkpoint's and the shards' pages are the file cache's, which the
+//! system takes back.
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 use core::time::Duration;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use qera_core::pseudo_random::SplitMix64;
-use qera_tests::daemon::TestDaemon;
-use qera_tests::live::send_signal;
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 use serde_json::{Value, json};
 
-use super::BINARY;
+use crate::daemon::{TestDaemon, run_to_end};
+use crate::live::send_signal;
+use crate::safetensors_file::{TensorToWrite, write_safetensors};
 
 /// A run whose memory is planned and measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PlannedRun {
-    pub(crate) name: &'static str,
-    pub(crate) layers: &'static [LayerShape],
-    pub(crate) inputs: &'static [ShardInput],
-    pub(crate) shards: usize,
-    pub(crate) rows: usize,
-    pub(crate) live: bool,
-    pub(crate) options: &'static [&'static str],
+pub struct PlannedRun {
+    /// `env!("CARGO_BIN_EXE_qera-daemon-under-test")`.
+    pub binary: &'static str,
+    /// What it is called in messages.
+    pub name: &'static str,
+    /// The checkpoint's.
+    pub layers: &'static [LayerShape],
+    /// Of each shard.
+    pub inputs: &'static [ShardInput],
+    /// How many there are.
+    pub shards: usize,
+    /// Rows of each.
+    pub rows: usize,
+    /// Whether it runs until its folder is drained, rather than `--once`.
+    pub live: bool,
+    /// Further options.
+    pub options: &'static [&'static str],
 }
 
 /// A layer of the checkpoint; those of one input share a site.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LayerShape {
-    pub(crate) module: &'static str,
-    pub(crate) out_features: usize,
-    pub(crate) in_features: usize,
+pub struct LayerShape {
+    /// Its name.
+    pub module: &'static str,
+    /// Rows of its weight.
+    pub out_features: usize,
+    /// Columns of its weight.
+    pub in_features: usize,
 }
 
 /// A tensor of each shard.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ShardInput {
-    pub(crate) module: &'static str,
-    pub(crate) in_features: usize,
+pub struct ShardInput {
+    /// The layer that it is the input of.
+    pub module: &'static str,
+    /// Numbers of a row.
+    pub in_features: usize,
 }
 
-/// Bytes of a run's memory.
-pub(crate) struct MeasuredPeak {
-    pub(crate) planned: u64,
-    pub(crate) seen: u64,
+/// A run's memory.
+#[derive(Debug)]
+pub struct MeasuredPeak {
+    /// The plan, as JSON.
+    pub plan: Value,
+    /// Its planned peak, in bytes.
+    pub planned: u64,
+    /// The peak that was seen, in bytes.
+    pub seen: u64,
 }
 
 /// Small values of pseudo-random sign and size, as bf16.
@@ -62,8 +86,12 @@ fn noise(count: usize, seed: u64) -> Vec<u8> {
 
 impl PlannedRun {
     /// Writes the checkpoint and the shards.
-    pub(crate) fn files(&self) -> TestDaemon {
-        let daemon = TestDaemon::with_watched_folder(BINARY);
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    #[must_use]
+    pub fn files(&self) -> TestDaemon {
+        let daemon = TestDaemon::with_watched_folder(self.binary);
         let checkpoint = daemon.path().join("checkpoint");
         std::fs::create_dir(&checkpoint).unwrap();
         let weights: Vec<_> = self
@@ -95,7 +123,10 @@ impl PlannedRun {
     }
 
     /// Lets each shard say that it has so many rows, and be as long: a hole in the file.
-    pub(crate) fn announce(&self, daemon: &TestDaemon, rows: usize) {
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn announce(&self, daemon: &TestDaemon, rows: usize) {
         let mut header = serde_json::Map::new();
         let mut end = 0;
         for input in self.inputs {
@@ -116,27 +147,57 @@ impl PlannedRun {
     }
 
     /// The run's options and more.
-    pub(crate) fn arguments<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
+    #[must_use]
+    pub fn arguments<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
         let input = "--watch activations --checkpoint checkpoint --log-format json";
         let input = input.split(' ').chain(self.options.iter().copied());
         input.chain(more.iter().copied()).collect()
     }
 
     /// The plan that `plan` prints for the run.
-    pub(crate) fn plan(&self, daemon: &TestDaemon, more: &[&str]) -> Value {
-        let plan = daemon.run(&self.arguments(&[more, &["plan"]].concat()));
+    ///
+    /// # Panics
+    /// When it prints none.
+    #[must_use]
+    pub fn plan(&self, daemon: &TestDaemon, more: &[&str]) -> Value {
+        self.plan_beside(daemon, more, |_| {})
+    }
+
+    fn plan_beside(
+        &self,
+        daemon: &TestDaemon,
+        more: &[&str],
+        prepare: impl Fn(&mut Command),
+    ) -> Value {
+        let mut command = daemon.command(&self.arguments(&[more, &["plan"]].concat()));
+        prepare(&mut command);
+        let plan = run_to_end(command);
         assert_eq!(plan.code, 0, "{}", plan.log);
         serde_json::from_str(&plan.output).unwrap()
     }
 
     /// The planned peak and the one that was seen.
-    pub(crate) fn measure(&self) -> MeasuredPeak {
+    ///
+    /// # Panics
+    /// When the run does not end well.
+    #[must_use]
+    pub fn measure(&self) -> MeasuredPeak {
+        self.measure_beside(|_| {})
+    }
+
+    /// The same; `prepare` sets what the process runs beside.
+    ///
+    /// # Panics
+    /// When the run does not end well.
+    #[must_use]
+    pub fn measure_beside(&self, prepare: impl Fn(&mut Command)) -> MeasuredPeak {
         let daemon = self.files();
         let once = ["--once"];
         let live = ["--idle-publish", "1"];
         let more: &[&str] = if self.live { &live } else { &once };
-        let plan = self.plan(&daemon, more);
+        let plan = self.plan_beside(&daemon, more, &prepare);
         let mut command = daemon.command(&self.arguments(more));
+        prepare(&mut command);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let manifest = daemon.path().join("qera-out/current/qera_manifest.json");
         let mut asked = false;
@@ -149,6 +210,7 @@ impl PlannedRun {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{}", self.name);
         MeasuredPeak {
             planned: plan["total_bytes"].as_u64().unwrap(),
+            plan,
             seen,
         }
     }
