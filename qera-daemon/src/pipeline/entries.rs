@@ -8,6 +8,7 @@ use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
 use crate::observe::waiting::WaitingForConvergence;
+use crate::solve::solution::Failure;
 
 /// How many reasons of refused shards are kept. Further ones are only counted.
 const REASONS_MAX: usize = 100;
@@ -90,8 +91,8 @@ pub(crate) struct LayerEntry {
     pub(crate) rows_of_correction: u64,
     /// Whether an imatrix gave its correction, until one from rows is there.
     pub(crate) stood_in: bool,
-    /// Whether it could not be solved at the last attempt.
-    pub(crate) failed: bool,
+    /// Why the last attempt gave it no correction, where it gave none.
+    pub(crate) failed: Option<Failure>,
     /// The errors of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
     /// The number of rows at which it will be rounded, while it is not.
@@ -128,7 +129,7 @@ impl LayerEntry {
             _ if !self.is_fed() => Standing::Starved,
             _ if self.rounds_at.is_some() => Standing::Gathering,
             _ if self.rows_of_correction > 0 => Standing::Solved,
-            _ if self.failed => Standing::Failed,
+            _ if self.failed.is_some() => Standing::Failed,
             _ => Standing::Waiting,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::pipeline::entries::LayerEntry;
 use crate::pipeline::stand_ins::StandIns;
-use crate::solve::solution::{LayerOutcome, LayerSolution};
+use crate::solve::solution::{Failure, LayerOutcome, LayerSolution};
 
 /// What became of every layer, given its latest solution.
 #[must_use]
@@ -16,9 +16,10 @@ pub(crate) fn layer_outcomes<'a>(
         let stand_in = || stand_ins.and_then(|of| of.of(layer));
         match solution {
             Some(solution) => LayerOutcome::Solved(solution),
+            None if entry.failed == Some(Failure::Harmful) => LayerOutcome::Failed,
             None => match stand_in() {
                 Some(solution) => LayerOutcome::Imatrix(solution),
-                None if entry.failed => LayerOutcome::Failed,
+                None if entry.failed.is_some() => LayerOutcome::Failed,
                 None if entry.is_fed() => LayerOutcome::Waiting,
                 None => LayerOutcome::Starved,
             },

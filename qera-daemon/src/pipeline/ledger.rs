@@ -13,6 +13,7 @@ use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{Phase, Status};
 use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
+use crate::solve::solution::Failure;
 use crate::state::StateFolder;
 
 /// How long the status stays as it is,
@@ -194,15 +195,25 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// Enters that a layer cannot be solved from the rows that came.
-    pub(crate) fn failed(&self, layer: usize) {
-        self.enter(|entries| entries.layers[layer].failed = true);
+    /// Enters that a layer was not solved, or not to any good.
+    pub(crate) fn failed(&self, layer: usize, failure: Failure) {
+        self.enter(|entries| {
+            let entry = &mut entries.layers[layer];
+            entry.failed = Some(failure);
+            if failure == Failure::Harmful {
+                (entry.rows_of_correction, entry.stood_in, entry.errors) = (0, false, None);
+            }
+        });
     }
 
-    /// The number of layers that could not be solved at the last attempt.
+    /// The number of layers without a new correction from the last attempt.
     pub(crate) fn failed_layers(&self) -> usize {
         let entries = self.lock();
-        entries.layers.iter().filter(|entry| entry.failed).count()
+        entries
+            .layers
+            .iter()
+            .filter(|entry| entry.failed.is_some())
+            .count()
     }
 
     /// Enters a layer's new correction.
@@ -211,7 +222,7 @@ impl<'a> Ledger<'a> {
             let entry = &mut entries.layers[correction.layer];
             entry.rows_of_correction = correction.rows;
             entry.stood_in = false;
-            entry.failed = false;
+            entry.failed = None;
             entry.errors = Some(correction.errors);
         });
     }

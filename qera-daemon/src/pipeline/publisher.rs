@@ -29,7 +29,7 @@ use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
 use crate::publish::ratio::ratio;
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
-use crate::solve::solution::{LayerOutcome, LayerSolution, SolvedSite};
+use crate::solve::solution::{FailedLayer, Failure, LayerOutcome, LayerSolution, SolvedSite};
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::weights::sites::Site;
@@ -40,7 +40,7 @@ pub(crate) struct Publisher<'a> {
     target: Target<'a>,
     /// The latest solution of each layer.
     latest: Vec<Option<LayerSolution>>,
-    /// Layers that could not be solved at the last attempt, and why.
+    /// Layers to which the last attempt gave no correction, and why.
     failed: BTreeMap<usize, String>,
     /// Corrections by an imatrix, for layers without a solution.
     stand_ins: Option<StandIns<'a>>,
@@ -178,11 +178,7 @@ impl<'a> Publisher<'a> {
             self.enter_summaries(site, summaries);
         }
         for failed in failed {
-            let latest = &mut self.latest[failed.layer];
-            if latest.is_none() {
-                *latest = self.target.last_correction(failed.layer);
-            }
-            let keeps = latest.is_some() || self.stands_in(failed.layer);
+            let keeps = self.keeps_correction(&failed);
             self.context.tell_failed(&failed, keeps);
             self.failed.insert(failed.layer, failed.reason);
         }
@@ -211,6 +207,23 @@ impl<'a> Publisher<'a> {
         self.owed.remove(&site);
         if gathered.position > self.gathered.position {
             self.gathered = gathered;
+        }
+    }
+
+    /// Whether an earlier correction of a layer stays, or that of an imatrix.
+    fn keeps_correction(&mut self, failed: &FailedLayer) -> bool {
+        let latest = &mut self.latest[failed.layer];
+        match failed.failure {
+            Failure::Unsolved => {
+                if latest.is_none() {
+                    *latest = self.target.last_correction(failed.layer);
+                }
+                latest.is_some() || self.stands_in(failed.layer)
+            }
+            Failure::Harmful => {
+                self.changed |= latest.take().is_some();
+                false
+            }
         }
     }
 
@@ -399,7 +412,7 @@ impl<'a> Publisher<'a> {
         let starved = entries.iter().filter(bare).count();
         // A layer that cannot be solved would be waited for without end.
         let converged = |entry: &LayerEntry| {
-            entry.summary.converged || entry.failed || (!all && !entry.is_fed())
+            entry.summary.converged || entry.failed.is_some() || (!all && !entry.is_fed())
         };
         if self.context.converged() || fed == 0 || !entries.iter().all(converged) {
             return;

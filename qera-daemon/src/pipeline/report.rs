@@ -11,7 +11,7 @@ use crate::observe::sketch_events::LayerSketched;
 use crate::pipeline::context::Context;
 use crate::publish::ratio::ratio;
 use crate::settings::convergence::Until;
-use crate::solve::solution::{FailedLayer, LayerSolution, NotAsAsked};
+use crate::solve::solution::{FailedLayer, Failure, LayerSolution, NotAsAsked};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -151,7 +151,7 @@ impl Context<'_> {
         }));
     }
 
-    /// Warns about a layer that cannot be solved, and enters it in the ledger. `keeps` says whether
+    /// Warns about a layer without a new correction, and enters it in the ledger. `keeps` says whether
     /// its earlier correction stays.
     pub(crate) fn tell_failed(&self, failed: &FailedLayer, keeps: bool) {
         let becomes = if keeps {
@@ -159,10 +159,14 @@ impl Context<'_> {
         } else {
             "goes out uncorrected"
         };
-        self.ledger.failed(failed.layer);
+        self.ledger.failed(failed.layer, failed.failure);
+        let why = match failed.failure {
+            Failure::Unsolved => "cannot be solved: ",
+            Failure::Harmful => "",
+        };
         self.reporter.say(&Event::Warning {
             subject: &self.layer(failed.layer).name,
-            message: format!("cannot be solved: {}; it {becomes}", failed.reason),
+            message: format!("{why}{}; it {becomes}", failed.reason),
         });
     }
 

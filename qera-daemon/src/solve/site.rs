@@ -22,6 +22,7 @@ use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
 use crate::judge::site_metric::site_metric;
 use crate::judge::yardstick::{Yardstick, error_power, output_power};
 use crate::settings::Settings;
+use crate::solve::harm::Harm;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
 use crate::solve::solution::{FailedLayer, LayerSolution, SketchedError, SolvedSite};
@@ -65,7 +66,8 @@ impl<'a> SiteSolver<'a> {
     /// solve point it first scores the earlier corrections on the newer rows, and starts from where
     /// these ended.
     ///
-    /// A layer that cannot be solved is listed as failed, and the others are solved.
+    /// A layer that cannot be solved, or whose correction would do harm, is listed as failed, and
+    /// the others are solved.
     ///
     /// # Errors
     /// [`Fatal`] for what is no single layer's fault, as a weight that cannot be read.
@@ -137,19 +139,30 @@ impl<'a> SiteSolver<'a> {
         for (member, &layer) in site.layers.iter().enumerate() {
             if let Some(failed) = failed(member) {
                 let reason = failed.reason.clone();
-                solved.failed.push(FailedLayer { layer, reason });
+                solved.failed.push(FailedLayer::unsolved(layer, reason));
                 continue;
             }
-            let before = point.as_mut().map(|p| Before {
+            let mut before = point.as_mut().map(|p| Before {
                 layer: &mut p.progress.layers[member],
                 newer: p.newer,
                 scoring: p.scoring,
             });
-            match self.solve_layer(&given, member, before) {
-                Ok(solution) => solved.solutions.push(solution),
+            let new = match self.solve_layer(&given, member, before.as_mut()) {
+                Ok(new) => new,
                 Err(fatal) => {
                     let reason = fatal.of_layer()?;
-                    solved.failed.push(FailedLayer { layer, reason });
+                    solved.failed.push(FailedLayer::unsolved(layer, reason));
+                    continue;
+                }
+            };
+            match Harm::of(&new.solution) {
+                None => solved.solutions.push(new.remembered_by(before)),
+                Some(harm) => {
+                    // What is left of earlier corrections must not spare the layer its next solve.
+                    if let Some(before) = before {
+                        *before.layer = LayerProgress::default();
+                    }
+                    solved.failed.push(FailedLayer::harmful(layer, harm));
                 }
             }
         }
@@ -160,8 +173,8 @@ impl<'a> SiteSolver<'a> {
         &self,
         given: &Given<'_>,
         member: usize,
-        mut before: Option<Before<'_>>,
-    ) -> Result<LayerSolution, Fatal> {
+        mut before: Option<&mut Before<'_>>,
+    ) -> Result<JustSolved, Fatal> {
         let Given {
             layers,
             statistics,
@@ -202,26 +215,11 @@ impl<'a> SiteSolver<'a> {
         if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
             return Err(layers.failed(member, SolveError::Overflow));
         }
-        let rank_used = projected.spectrum.len();
-        if let Some(Before { layer, .. }) = before {
-            // Rows that were all zero so far say nothing of the rows to come.
-            layer.insensitive_to_rows =
-                error.matrix.is_zero() || !self.settings.solve.method.uses_rows();
-            let solve = SolveRecord {
-                shrinkage: verdict.shrinkage(),
-                error: measured.error_with,
-            };
-            layer.push(
-                measured.rounded.written(rank_used),
-                projected.vectors,
-                solve,
-            );
-        }
-        Ok(LayerSolution {
+        let solution = LayerSolution {
             sketched: self.sketched(given, member, sketch.as_ref())?,
             layer: layers.site.layers[member],
             rows: statistics.rows,
-            rank_used,
+            rank_used: projected.spectrum.len(),
             output_power,
             error_without,
             error_with: measured.error_with,
@@ -232,6 +230,12 @@ impl<'a> SiteSolver<'a> {
             spectrum: projected.spectrum,
             choice: verdict.choice,
             held_out,
+        };
+        Ok(JustSolved {
+            solution,
+            vectors: projected.vectors,
+            // Rows that were all zero so far say nothing of the rows to come.
+            insensitive_to_rows: error.matrix.is_zero() || !self.settings.solve.method.uses_rows(),
         })
     }
 
@@ -298,13 +302,41 @@ fn trace_of(sketch: Option<&OutputSketch>) -> Option<f64> {
 
 /// Fails all layers of the site, for a reason that they share.
 fn none_of(site: &Site, reason: &str) -> SolvedSite {
-    let failed = site.layers.iter().map(|&layer| FailedLayer {
-        layer,
-        reason: reason.to_owned(),
-    });
+    let unsolved = |&layer: &usize| FailedLayer::unsolved(layer, reason.to_owned());
+    let failed = site.layers.iter().map(unsolved);
     SolvedSite {
         failed: failed.collect(),
         ..SolvedSite::default()
+    }
+}
+
+/// A layer that has just been solved.
+struct JustSolved {
+    solution: LayerSolution,
+    /// Vectors that the next solve starts from.
+    vectors: Mat<f64>,
+    /// Whether more rows change nothing.
+    insensitive_to_rows: bool,
+}
+
+impl JustSolved {
+    /// The solution. Where there are solve points, the next one goes on from what this one found.
+    fn remembered_by(self, before: Option<Before<'_>>) -> LayerSolution {
+        let Self {
+            solution,
+            vectors,
+            insensitive_to_rows,
+        } = self;
+        if let Some(Before { layer, .. }) = before {
+            layer.insensitive_to_rows = insensitive_to_rows;
+            let written = solution.factors.written(solution.rank_used);
+            let solve = SolveRecord {
+                shrinkage: solution.choice.map_or(0.0, |choice| choice.shrinkage),
+                error: solution.error_with,
+            };
+            layer.push(written, vectors, solve);
+        }
+        solution
     }
 }
 

@@ -8,6 +8,7 @@ use crate::host::output_sketch::OutputSketch;
 use crate::host::solve_error::SolveError;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
+use crate::solve::harm::Harm;
 
 /// The relative uncertainty of f that is told: below this it is negligible.
 const UNCERTAINTY_TOLD: f64 = 1e-6;
@@ -90,19 +91,51 @@ impl<'a> LayerOutcome<'a> {
 pub(crate) struct SolvedSite {
     /// The layers that were solved.
     pub(crate) solutions: Vec<LayerSolution>,
-    /// The layers that could not be solved.
+    /// The layers that could not be solved, and those whose correction would do harm.
     pub(crate) failed: Vec<FailedLayer>,
     /// What a device failed in, in words: the host did it.
     pub(crate) demoted: Vec<String>,
 }
 
-/// A layer that cannot be solved from the rows that came.
+/// A layer without a new correction.
 #[derive(Debug)]
 pub(crate) struct FailedLayer {
     /// Index into the selected layers.
     pub(crate) layer: usize,
-    /// What went wrong.
+    /// What went wrong, in words.
     pub(crate) reason: String,
+    /// What becomes of the layer.
+    pub(crate) failure: Failure,
+}
+
+/// Why a layer has no new correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It cannot be solved from the rows that came: an earlier correction stays.
+    Unsolved,
+    /// It was solved, and its correction would do harm. An earlier one is not trusted either, as
+    /// nothing was measured of it on these rows: the layer goes out uncorrected.
+    Harmful,
+}
+
+impl FailedLayer {
+    /// A layer that cannot be solved from the rows that came.
+    pub(crate) const fn unsolved(layer: usize, reason: String) -> Self {
+        Self {
+            layer,
+            reason,
+            failure: Failure::Unsolved,
+        }
+    }
+
+    /// A layer whose correction would do harm.
+    pub(crate) fn harmful(layer: usize, harm: Harm) -> Self {
+        Self {
+            layer,
+            reason: harm.to_string(),
+            failure: Failure::Harmful,
+        }
+    }
 }
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error

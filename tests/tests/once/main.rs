@@ -12,6 +12,7 @@ mod damaged_generation;
 mod empty_input;
 mod gguf_names;
 mod grids;
+mod harmful_layer;
 mod linears;
 mod many_modules;
 mod many_partial;
