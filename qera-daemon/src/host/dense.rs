@@ -17,6 +17,26 @@ pub(crate) fn product(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
+/// The squared length of each column. Sums run over eight numbers at a time; squares beyond f64 are
+/// infinite or 0, which columns of numbers that were f32 products never are.
+pub(crate) fn squared_lengths(x: &Mat<f64>) -> impl Iterator<Item = f64> {
+    x.col_iter().map(|column| match column.try_as_col_major() {
+        Some(column) => squared_length(column.as_slice()),
+        None => column.squared_norm_l2(),
+    })
+}
+
+fn squared_length(numbers: &[f64]) -> f64 {
+    let (eights, rest) = numbers.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for eight in eights {
+        for (sum, x) in sums.iter_mut().zip(eight) {
+            *sum += x * x;
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|x| x * x).sum::<f64>()
+}
+
 /// Eigenvectors, by columns, and their eigenvalues, largest first.
 #[derive(Debug)]
 pub(crate) struct Eigenpairs {

@@ -18,7 +18,7 @@
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
-use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::dense::{Eigenpairs, eigen, product, squared_lengths};
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
@@ -104,7 +104,7 @@ fn gap(
     let count = k.min(values.len());
     let residual = &image - product(v, small.as_ref());
     let residual = product(residual.as_ref(), rotation.as_ref().subcols(0, count));
-    let squares: Vec<f64> = residual.col_iter().map(|c| c.squared_norm_l2()).collect();
+    let squares: Vec<f64> = squared_lengths(&residual).collect();
     let best: f64 = values[..count].iter().sum();
     let gap = best - captured + lacking(&values, count, &squares);
     Ok(gap * metric.scale() / error.scale_squared())

@@ -8,6 +8,7 @@ use crate::calibrate::sample::sampled;
 use crate::calibrate::site::SiteStatistics;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::dense::squared_lengths;
 use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::prepared::PreparedR;
@@ -68,7 +69,7 @@ impl Sample {
 
     /// Mean over the rows of the squared length of their images.
     pub(crate) fn mean_power(&self, images: &Mat<f64>) -> f64 {
-        images.squared_norm_l2() / self.weight
+        squared_lengths(images).sum::<f64>() / self.weight
     }
 }
 

@@ -22,7 +22,7 @@ use crate::host::block_rounding::{InBlocks, RoundingMetric};
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
-use crate::host::dense::product;
+use crate::host::dense::{product, squared_lengths};
 use crate::host::factors::{Correction, Factors, Rounded, inner};
 use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
@@ -216,7 +216,7 @@ impl<'a> Yardstick<'a> {
 /// The sum of ||y||^2 over rows, by their weights. `images` are the y of the rows from `first` on.
 pub(crate) fn weighted_power(images: &Mat<f64>, rows: StoredRows<'_>, first: usize) -> f64 {
     if rows.weights.is_none() {
-        return images.squared_norm_l2();
+        return squared_lengths(images).sum();
     }
     let of_column = |column: faer::ColRef<'_, f64>| {
         let numbers = column.iter().enumerate();

@@ -136,7 +136,11 @@ impl Layered {
         for (key, value) in &self.table {
             let origin = self.origins.get(key).map_or(DEFAULT, String::as_str);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:<40} # {origin}", format!("{key} = {value}"));
+            let _ = writeln!(
+                text,
+                "{:<40} # {origin}",
+                format!("{key} = {}", on_one_line(value))
+            );
         }
         for (key, meaning) in Options::WITHOUT_DEFAULT
             .iter()
@@ -145,6 +149,21 @@ impl Layered {
             let _ = writeln!(text, "# {:<38} # default: {meaning}", format!("{key} ="));
         }
         text
+    }
+}
+
+/// A value as TOML on one line: the library writes texts with line ends as texts of several lines.
+fn on_one_line(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(on_one_line).collect();
+            format!("[{}]", values.join(", "))
+        }
+        // Escapes of JSON are those of TOML. Only DEL may stand in a text of JSON and not of TOML.
+        toml::Value::String(text) if text.contains(char::is_control) => serde_json::json!(text)
+            .to_string()
+            .replace('\u{7f}', "\\u007f"),
+        other => other.to_string(),
     }
 }
 
@@ -188,6 +207,18 @@ fn usage(error: impl fmt::Display) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_option_is_shown_on_a_line_of_its_own() {
+        let text = "map = [\"a=^b\\n$1\", \"c=d\"]\nout = \"\\u007f\\t\\\"\\u0001\"\n";
+        let layered = Layered::of_text(text).unwrap();
+        let shown = layered.show();
+        let has_origin = |line: &str| line.starts_with('#') || line.contains(" # ");
+        assert!(shown.lines().all(has_origin), "{shown}");
+        let again = Layered::of_text(&shown).unwrap();
+        assert_eq!(again.options.map, layered.options.map);
+        assert_eq!(again.options.out, layered.options.out);
+    }
 
     #[test]
     fn command_line_beats_file_beats_default() {

@@ -158,6 +158,15 @@ pub(crate) fn regroup<T: Copy>(
 ) {
     let depth = panel.len() / columns;
     let held = lanes.len() / depth;
+    let within = first % wide;
+    if columns == 8 && within + columns <= wide && first + columns <= held {
+        let lanes = &lanes[(first - within) * depth..][..wide * depth];
+        let steps = panel.chunks_exact_mut(columns);
+        for (to, from) in steps.zip(lanes.chunks_exact(wide)) {
+            copy::<T, 8>(to, &from[within..]);
+        }
+        return;
+    }
     for c in 0..columns {
         let channel = (first + c).min(held - 1);
         let from = &lanes[channel / wide * wide * depth..][channel % wide..];
@@ -165,6 +174,13 @@ pub(crate) fn regroup<T: Copy>(
         for (to, from) in to.zip(from.iter().step_by(wide)) {
             *to = *from;
         }
+    }
+}
+
+/// Copies numbers, so many that the compiler knows how many.
+fn copy<T: Copy, const N: usize>(to: &mut [T], from: &[T]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
     }
 }
 

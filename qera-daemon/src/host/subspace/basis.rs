@@ -5,7 +5,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use qera_core::pseudo_random::SplitMix64;
 
-use crate::host::dense::{eigen, product};
+use crate::host::dense::{eigen, product, squared_lengths};
 use crate::host::kernels::page_vec::PageVec;
 
 /// A column is spanned by the basis if less than this of it is left.
@@ -95,10 +95,9 @@ pub(crate) struct Remainder {
 impl Projection {
     /// Takes the basis out of a block.
     pub(crate) fn of(mut block: Mat<f64>, basis: MatRef<'_, f64>) -> Self {
-        let lengths = |block: &Mat<f64>| block.col_iter().map(|c| c.norm_l2()).collect();
-        let before: Vec<f64> = lengths(&block);
+        let before = column_lengths(&block);
         let along = project_out(&mut block, basis);
-        let lengths: Vec<f64> = lengths(&block);
+        let lengths = column_lengths(&block);
         let shares = lengths.iter().zip(&before).filter(|(_, b)| **b > 0.0);
         let least = shares.map(|(left, b)| left / b).fold(1.0, f64::min);
         let gram = scale_columns(&mut block, &before, &lengths);
@@ -136,11 +135,15 @@ impl Remainder {
         }
         project_out(&mut block, basis);
         let ones = vec![1.0; block.ncols()];
-        let lengths: Vec<f64> = block.col_iter().map(|c| c.norm_l2()).collect();
+        let lengths = column_lengths(&block);
         let gram = scale_columns(&mut block, &ones, &lengths);
         let most = block.ncols();
         orthonormal(block.as_ref(), &gram, most).columns
     }
+}
+
+fn column_lengths(block: &Mat<f64>) -> Vec<f64> {
+    squared_lengths(block).map(f64::sqrt).collect()
 }
 
 /// Takes the basis out of the block; returns the coordinates in it.
