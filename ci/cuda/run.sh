@@ -36,6 +36,23 @@ QERA_STANDIN=$standin \
 # The script for a real device, with the stand-in in the place of one: its figures mean nothing.
 check=${CARGO_TARGET_DIR:-$PWD/target}/cuda-check
 benches/cuda/run --build "$check"
+refused() { # ARGUMENT...
+    local status=0
+    "$check/run" "$@" >/dev/null 2>"$check/said" || status=$?
+    if [ "$status" -ne 2 ] || ! grep -q usage "$check/said"; then
+        echo "benches/cuda/run $*: not refused by a usage error" >&2
+        exit 1
+    fi
+}
+refused --json
+refused --json ''
+refused --json "$check" 96
+refused 0
+refused many
+refused 96 ''
+refused 96 --json "$check/out.json"
+refused --build one two
+refused --build ''
 LD_LIBRARY_PATH=$standin "$check/run" --json "$check/out.json" 96
 python3 benches/cuda/check_json.py "$check/out.json"
 echo "cuda: $kernels; on the CPU stand-in, not on a GPU: orders=$orders passed"

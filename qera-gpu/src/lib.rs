@@ -35,9 +35,11 @@ mod scratch;
 mod second_moment;
 mod triangle;
 
+pub use device::libraries::DRIVER_FUNCTIONS;
+pub use device::probe::device_count;
 pub use error::DeviceError;
 pub use feedback::DeviceFeedback;
-pub use offload::{Offload, OffloadOptions, pinned_bytes, shared_bytes};
+pub use offload::{DeviceMemory, Offload, OffloadOptions, pinned_bytes, shared_bytes};
 pub use operand::DeviceOperand;
 pub use probe::{Device, Reason};
 pub use second_moment::DeviceR;

@@ -18,16 +18,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct OffloadOptions {
     /// The device's number in the driver's list, from 0.
     pub ordinal: usize,
-    /// Most bytes of its memory; `None`: all that is free when it is opened, less a sixteenth.
-    pub memory_bytes: Option<u64>,
+    /// Most of its memory.
+    pub memory: DeviceMemory,
+    /// Bytes of it that are needed at least: with less it is not opened.
+    pub needed_bytes: u64,
+}
+
+/// How much of a device's memory is used; a sixteenth of what is free stays so in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMemory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of what is free when the device is opened.
+    Share(u64),
+}
+
+impl DeviceMemory {
+    /// Bytes, where so many are free.
+    pub(crate) fn of(self, free: u64) -> u64 {
+        /// What nobody is given: driver and libraries keep code and data of their own there, and
+        /// do not ask us.
+        const RESERVE: u64 = 16;
+        let asked = match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(share) => (free / 100).saturating_mul(share),
+        };
+        asked.min(free - free / RESERVE)
+    }
+}
+
+impl Default for DeviceMemory {
+    fn default() -> Self {
+        Self::Share(100)
+    }
 }
 
 /// A device: context, streams, libraries, kernels, buffers. What is computed with it holds an
 /// [`Arc`] of it.
 ///
 /// There are two lanes, each a stream of its own with its own handles: accumulation, and all else.
-/// Within a lane one caller works at a time. After a call that failed (other than for want of
-/// memory) every later one answers the same error at once.
+/// Within a lane one caller works at a time. After a call with which the device was lost every
+/// later one answers the same error at once.
 #[derive(Debug)]
 pub struct Offload {
     device: Device,
@@ -77,9 +108,18 @@ impl Offload {
             return Err(Reason::Capability { major, minor });
         }
         let searched = blas_names(found.driver_version);
-        let functions = BlasFunctions::load(&searched).ok_or(Reason::Blas { searched })?;
+        let functions = BlasFunctions::load(&searched);
+        let functions = functions.map_err(|said| Reason::Blas { searched, said })?;
         let functions = Arc::new(functions);
-        let context = Arc::new(Context::new(found.handle, options.memory_bytes)?);
+        let context = Arc::new(Context::new(found.handle, options.memory)?);
+        let (allowed, free, needed) = (context.left(), context.free(), options.needed_bytes);
+        if allowed < needed {
+            return Err(Reason::Memory {
+                allowed,
+                free,
+                needed,
+            });
+        }
         let kernels = Kernels::load(&context)?;
         let folding = FoldLane {
             staging: Staging::new(&context)?,
@@ -123,10 +163,17 @@ impl Offload {
         self.context.left()
     }
 
-    /// Whether a call failed, so that every other one is answered with the same error.
+    /// With which call the device was lost, so that every other one is answered with the same
+    /// error.
+    #[must_use]
+    pub fn lost(&self) -> Option<&DeviceError> {
+        self.context.lost()
+    }
+
+    /// Whether it was.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.context.is_lost()
+        self.lost().is_some()
     }
 
     pub(crate) const fn context(&self) -> &Arc<Context> {
@@ -175,4 +222,17 @@ fn libraries(driver_version: i32, solving: &SolveLane) -> Result<Vec<String>, De
     let (major, minor) = (version / 10_000, version % 10_000 / 100);
     let blas = format!("cuBLAS {major}.{minor}.{}", version % 100);
     Ok(vec![driver, blas])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_all_that_is_free() {
+        assert_eq!(DeviceMemory::Share(80).of(1_000_000), 800_000);
+        assert_eq!(DeviceMemory::Share(100).of(1_600), 1_500);
+        assert_eq!(DeviceMemory::Bytes(70).of(1_600), 70);
+        assert_eq!(DeviceMemory::Bytes(u64::MAX).of(1_600), 1_500);
+    }
 }

@@ -19,17 +19,17 @@ pub struct Device {
 /// Why no device can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// No file of any of these names could be loaded; when printed, the first is named and the
-    /// others are counted.
+    /// There is no file of any of these names; when printed, the first is named and the others are
+    /// counted.
     #[error("no CUDA driver library found (tried {})", abridged(searched))]
     Library {
         /// The names tried, in order.
         searched: Vec<String>,
     },
-    /// The library was loaded, but the loader gave up while it looked for a function in it.
+    /// There is such a file, and it cannot be loaded or lacks a function.
     #[error("the CUDA driver library cannot be used: {message}")]
     Loader {
-        /// What the loader said.
+        /// What the loader said, or what is missing.
         message: String,
     },
     /// A call into the driver failed.
@@ -62,10 +62,27 @@ pub enum Reason {
         minor: i32,
     },
     /// No file of any of these names could be loaded, or it lacks a function.
-    #[error("no cuBLAS library could be used (tried {})", searched.join(", "))]
+    #[error("no cuBLAS library could be used (tried {}){}", searched.join(", "), behind(said))]
     Blas {
         /// The names tried, in order.
         searched: Vec<String>,
+        /// Why those that are there cannot be used.
+        said: Vec<String>,
+    },
+    /// Less than is needed may be used.
+    #[error(
+        "too little device memory: {} may be used, of {} that are free, and {} are needed",
+        mebibytes(*allowed),
+        mebibytes(*free),
+        mebibytes(*needed)
+    )]
+    Memory {
+        /// Bytes that may be used.
+        allowed: u64,
+        /// Bytes that were free when the device was opened.
+        free: u64,
+        /// Bytes that are needed at least.
+        needed: u64,
     },
     /// Something failed while the device was made ready.
     #[error(transparent)]
@@ -75,12 +92,23 @@ pub enum Reason {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = self.compute_capability;
-        let mebibytes = self.memory_bytes >> 20;
+        let memory = mebibytes(self.memory_bytes as u64);
         write!(
             f,
-            "{} ({mebibytes} MiB, compute capability {major}.{minor})",
+            "{} ({memory}, compute capability {major}.{minor})",
             self.name
         )
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+fn behind(said: &[String]) -> String {
+    match said {
+        [] => String::new(),
+        said => format!(": {}", said.join("; ")),
     }
 }
 

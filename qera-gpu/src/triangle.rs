@@ -10,7 +10,7 @@ use qera_core::packed::packed_len;
 use std::sync::Arc;
 
 /// The most rows whose products are summed in f32 before they are folded in f64.
-pub const PIECE_ROWS: usize = 1024;
+pub const PIECE_ROWS: usize = 512;
 
 /// Rows as they came.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,7 @@ impl Triangle {
             check_length("weights of rows", weights.len(), count)?;
         }
         if shares.iter().any(|share| share.rows > PIECE_ROWS) {
-            return Err(DeviceError::Unsupported("a piece of more than 1,024 rows"));
+            return Err(DeviceError::Unsupported("a piece of more than 512 rows"));
         }
         let mut folding = self.offload.folding();
         let mut first = 0;

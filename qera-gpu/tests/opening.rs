@@ -6,8 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-use qera_gpu::{Device, Offload, OffloadOptions, Reason};
-use std::path::Path;
+use qera_gpu::{DRIVER_FUNCTIONS, Device, Offload, OffloadOptions, Reason};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Opens the first device of this machine, twice; in a child process it is also what prints why
@@ -34,11 +34,25 @@ fn opening_on_this_machine_does_not_panic() {
     }
 }
 
-/// Compiles `source` as libcuda.so in a folder of its own and returns what a child that loads it
-/// prints.
-fn opening_with_driver(name: &str, source: &str) -> String {
+/// A folder for the libraries of a child.
+fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Compiles `source` as libcuda.so in a folder of its own, every other function of the driver as
+/// one that fails, and returns what a child that loads it prints.
+fn opening_with_driver(name: &str, source: &str) -> String {
+    let is_missing = |function: &&&str| !source.contains(&format!(" {function}("));
+    let others = DRIVER_FUNCTIONS.iter().filter(is_missing);
+    let others = others.map(|function| format!("int {function}() {{ return 999; }}\n"));
+    opening_with_only(name, &others.chain([source.to_owned()]).collect::<String>())
+}
+
+/// The same with these functions alone.
+fn opening_with_only(name: &str, source: &str) -> String {
+    let folder = folder(name);
     let file = folder.join("driver.c");
     std::fs::write(&file, source).unwrap();
     let compiled = Command::new("cc")
@@ -48,21 +62,24 @@ fn opening_with_driver(name: &str, source: &str) -> String {
         .status()
         .unwrap();
     assert!(compiled.success());
+    opening_in(&folder)
+}
+
+/// What a child prints that finds its libraries in this folder.
+fn opening_in(folder: &Path) -> String {
     let child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "opening_on_this_machine_does_not_panic",
             "--nocapture",
         ])
-        .env("LD_LIBRARY_PATH", &folder)
+        .env("LD_LIBRARY_PATH", folder)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&child.stdout).into_owned();
-    assert!(
-        child.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&child.stderr)
-    );
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{text}{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
     text.lines()
         .find_map(|line| line.split_once("opening: "))
         .unwrap()
@@ -72,18 +89,30 @@ fn opening_with_driver(name: &str, source: &str) -> String {
 
 #[cfg(target_os = "linux")]
 mod stand_in {
-    use super::opening_with_driver;
+    use super::{folder, opening_in, opening_with_driver, opening_with_only};
 
     const NAMES: &str = "int cuGetErrorName(int code, const char **name) { *name = \"CUDA_ERROR_NO_DEVICE\"; return 0; }\n";
 
     #[test]
     fn library_without_functions() {
-        let text = opening_with_driver("empty", "int nothing;\n");
+        let text = opening_with_only("empty", "int nothing;\n");
+        let said = "the CUDA driver library cannot be used: libcuda.so has no ";
+        assert!(text.starts_with(said), "{text}");
+    }
+
+    /// A file that is there and no library: what the loader says of it is shown.
+    #[test]
+    fn library_that_cannot_be_loaded() {
+        let folder = folder("no_library");
+        std::fs::write(folder.join("libcuda.so"), "no library").unwrap();
+        let text = opening_in(&folder);
+        let said = "the CUDA driver library cannot be used: ";
+        assert!(text.starts_with(said), "{text}");
+        let why = text.trim_start_matches(said);
         assert!(
-            text.starts_with("the CUDA driver library cannot be used: "),
+            why.contains("libcuda.so: ") && !why.contains("No such"),
             "{text}"
         );
-        assert!(text.contains("cuInit"), "{text}");
     }
 
     #[test]
@@ -100,7 +129,8 @@ mod stand_in {
 
     #[test]
     fn driver_that_cannot_name_its_error() {
-        let text = opening_with_driver("no_names", "int cuInit(unsigned flags) { return 999; }\n");
+        let source = "int cuInit(unsigned flags) { return 999; }\n";
+        let text = opening_with_driver("no_names", source);
         assert_eq!(text, "cuInit failed with CUDA error 999");
     }
 
@@ -131,11 +161,26 @@ mod stand_in {
             of("old", 7),
             "the device has compute capability 7.0, and 8.0 is needed"
         );
+        let library = folder("device").join("libcublas.so.12");
+        std::fs::write(&library, "no library").unwrap();
+        let text = of("device", 9);
+        let said = "no cuBLAS library could be used (tried libcublas.so.12, libcublas.so): ";
+        // Where there is another, a context is asked for next.
+        let why = text.strip_prefix(said);
+        assert!(
+            why.is_none_or(|why| why.contains("libcublas.so.12: ")),
+            "{text}"
+        );
+        assert!(
+            why.is_some() || text.starts_with("cuDevicePrimaryCtxRetain "),
+            "{text}"
+        );
+        std::fs::remove_file(&library).unwrap();
         let text = of("device", 9);
         // Where there is a cuBLAS, a context is asked for next.
         let missing = [
             "no cuBLAS library could be used (tried libcublas.so.12, libcublas.so)",
-            "a CUDA library cannot be used: ",
+            "cuDevicePrimaryCtxRetain failed ",
         ];
         assert!(missing.iter().any(|of| text.starts_with(of)), "{text}");
     }

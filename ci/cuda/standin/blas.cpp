@@ -62,6 +62,21 @@ void multiply(bool transposed, int m, int n, int depth, const T *a, int lda, con
     }
 }
 
+// As a tensor core takes them: of an f32 number 10 of 23 bits, rounded.
+template <class T> std::vector<T> as_tf32(const T *from, size_t count)
+{
+    std::vector<T> to(from, from + count);
+    if constexpr (sizeof(T) == sizeof(uint32_t)) {
+        for (T &number : to) {
+            uint32_t bits;
+            memcpy(&bits, &number, sizeof bits);
+            bits = (bits + 0x1000) & ~0x1fffu;
+            memcpy(&number, &bits, sizeof bits);
+        }
+    }
+    return to;
+}
+
 template <class T>
 int gemm(Blas *blas, unsigned op_a, unsigned op_b, int m, int n, int depth, const T *alpha,
          const T *a, int lda, const T *b, int ldb, const T *beta, T *c, int ldc)
@@ -73,15 +88,22 @@ int gemm(Blas *blas, unsigned op_a, unsigned op_b, int m, int n, int depth, cons
         lda < m || ldc < m || ldb < (op_b ? n : depth)) {
         return INVALID_VALUE;
     }
-    const T *a_here =
-        (const T *)host((uint64_t)a, sizeof(T) * numbers(lda, m, depth), "A of a product");
-    const T *b_here = (const T *)host(
-        (uint64_t)b, sizeof(T) * (op_b ? numbers(ldb, n, depth) : numbers(ldb, depth, n)),
-        "B of a product");
+    const size_t of_a = numbers(lda, m, depth),
+                 of_b = op_b ? numbers(ldb, n, depth) : numbers(ldb, depth, n);
+    const T *a_here = (const T *)host((uint64_t)a, sizeof(T) * of_a, "A of a product");
+    const T *b_here = (const T *)host((uint64_t)b, sizeof(T) * of_b, "B of a product");
     T *c_here = (T *)host((uint64_t)c, sizeof(T) * numbers(ldc, m, n), "C of a product");
     const T add = *beta;
-    ask(blas->stream,
-        [=] { multiply<T>(op_b, m, n, depth, a_here, lda, b_here, ldb, add, c_here, ldc); });
+    const bool tf32 = opened_is("tf32-matrices");
+    ask(blas->stream, [=] {
+        if (!tf32) {
+            multiply<T>(op_b, m, n, depth, a_here, lda, b_here, ldb, add, c_here, ldc);
+            return;
+        }
+        const std::vector<T> rounded_a = as_tf32(a_here, of_a), rounded_b = as_tf32(b_here, of_b);
+        multiply<T>(op_b, m, n, depth, rounded_a.data(), lda, rounded_b.data(), ldb, add, c_here,
+                    ldc);
+    });
     return 0;
 }
 
@@ -202,9 +224,14 @@ int cublasGemmEx(Blas *blas, unsigned op_a, unsigned op_b, int m, int n, int dep
     float *c_here =
         (float *)host((uint64_t)c, sizeof(float) * numbers(ldc, m, n), "C of a product");
     const float add = *beta;
+    const bool tf32 = type_a == F32 && opened_is("tf32-rows");
     ask(blas->stream, [=] {
-        const std::vector<float> wide_a = widened(a_here, type_a, of_a),
-                                 wide_b = widened(b_here, type_a, of_b);
+        std::vector<float> wide_a = widened(a_here, type_a, of_a),
+                           wide_b = widened(b_here, type_a, of_b);
+        if (tf32) {
+            wide_a = as_tf32(wide_a.data(), of_a);
+            wide_b = as_tf32(wide_b.data(), of_b);
+        }
         multiply<float>(true, m, n, depth, wide_a.data(), lda, wide_b.data(), ldb, add, c_here,
                         ldc);
     });

@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <sstream>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ namespace
 {
 
 constexpr int OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, INVALID_VALUE = 1,
-              LOST = 719, ONCE = 701, TIMED_OUT = 702;
+              LOST = 719, ONCE = 701, TIMED_OUT = 702, BUSY = 46;
 constexpr uint64_t NOT_FOR_THE_HOST = 1ULL << 62;
 
 uint64_t setting(const char *name, uint64_t otherwise)
@@ -34,7 +35,18 @@ uint64_t setting(const char *name, uint64_t otherwise)
     return text && *text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
+std::vector<std::string> words(const char *text)
+{
+    std::vector<std::string> found;
+    std::stringstream rest(text && *text ? text : "good");
+    for (std::string word; std::getline(rest, word, ',');) {
+        found.push_back(word);
+    }
+    return found;
+}
+
 struct Settings {
+    std::vector<std::string> devices = words(getenv("QERA_STANDIN_DEVICES"));
     uint64_t seed = setting("QERA_STANDIN_SEED", 1);
     uint64_t memory = setting("QERA_STANDIN_MEMORY", 2ULL << 30);
     uint64_t fail_at = setting("QERA_STANDIN_FAIL", 0);
@@ -51,6 +63,18 @@ const Settings &settings()
 {
     static const Settings read;
     return read;
+}
+
+int open_device = 0;
+
+bool is(int device, const char *word)
+{
+    return settings().devices.at(device) == word;
+}
+
+uint64_t memory_of(int device)
+{
+    return is(device, "small") ? 64ULL << 20 : settings().memory;
 }
 
 uint64_t calls = 0;
@@ -208,6 +232,11 @@ int begin(Kind kind)
     return 0;
 }
 
+bool opened_is(const char *word)
+{
+    return is(open_device, word);
+}
+
 void *host(uint64_t address, size_t bytes, const char *who)
 {
     if (bytes == 0) {
@@ -259,12 +288,13 @@ int cuGetErrorName(int code, const char **name)
     *name = code == LOST        ? "CUDA_ERROR_LAUNCH_FAILED"
             : code == ONCE      ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
             : code == TIMED_OUT ? "CUDA_ERROR_LAUNCH_TIMEOUT"
+            : code == BUSY      ? "CUDA_ERROR_DEVICE_UNAVAILABLE"
                                 : "CUDA_ERROR_OTHER";
     return 0;
 }
 int cuDeviceGetCount(int *count)
 {
-    *count = 1;
+    *count = settings().devices.size();
     return 0;
 }
 int cuDeviceGet(int *device, int ordinal)
@@ -277,26 +307,27 @@ int cuDeviceGetName(char *name, int length, int)
     snprintf(name, length, "CPU stand-in");
     return 0;
 }
-int cuDeviceTotalMem_v2(size_t *bytes, int)
+int cuDeviceTotalMem_v2(size_t *bytes, int device)
 {
-    *bytes = settings().memory;
+    *bytes = memory_of(device);
     return 0;
 }
-int cuDeviceGetAttribute(int *value, int attribute, int)
+int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
-    *value = attribute == 75 ? 9 : 0;
+    *value = attribute != 75 ? 0 : is(device, "old") ? 7 : 9;
     return 0;
 }
 
-int cuDevicePrimaryCtxRetain(void **context, int)
+int cuDevicePrimaryCtxRetain(void **context, int device)
 {
     Lock lock(one_at_a_time);
     current = true; // so that `begin` counts it like any other
     const int code = begin(Allocation);
     current = false;
-    if (code) {
-        return code;
+    if (code || is(device, "busy")) {
+        return code ? code : BUSY;
     }
+    open_device = device;
     alive.contexts += 1;
     *context = &alive;
     return 0;
@@ -325,8 +356,8 @@ int cuCtxSynchronize()
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     BEGIN(Plain)
-    *total = settings().memory;
-    *free_bytes = settings().memory - in_use;
+    *total = memory_of(open_device);
+    *free_bytes = *total - in_use;
     return 0;
 }
 // Ends at a page that nobody may touch, and begins behind one; holds NaN. Shared memory, so that
@@ -337,7 +368,7 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes)
     if (bytes == 0) {
         return INVALID_VALUE;
     }
-    if (in_use + bytes > settings().memory) {
+    if (in_use + bytes > memory_of(open_device)) {
         return OUT_OF_MEMORY;
     }
     const size_t page = sysconf(_SC_PAGESIZE), room = (bytes + 15) / 16 * 16,

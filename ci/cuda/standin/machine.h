@@ -13,6 +13,10 @@
 //     QERA_STANDIN_FAIL=N:memory  the first allocation from call N on finds no room
 //     QERA_STANDIN_FAIL=N:full    no allocation from call N on finds room
 //     QERA_STANDIN_MEMORY=N    bytes of device memory (default 2 GiB)
+//     QERA_STANDIN_DEVICES=WORD,...  the devices: good, busy (others have it), old (compute
+//                              capability 7.0), small (64 MiB), tf32-rows, tf32-matrices
+//                              (multiply f32 numbers as TF32 in cublasGemmEx, in cublasSgemm,
+//                              whatever they are asked for) (default good)
 //     QERA_STANDIN_LEAKS=FILE  what was not given back, how many calls there were, and the most
 //                              bytes of device memory at one time, at the end
 #pragma once
@@ -38,6 +42,9 @@ int begin(Kind kind);
 // The host's address of `bytes` bytes of device memory; stops the process where they are not all of
 // one allocation: a device would stop with an illegal address, or worse, not.
 void *host(uint64_t address, size_t bytes, const char *who);
+
+// Whether the device that is open is called by this word.
+bool opened_is(const char *word);
 
 // Work for later.
 void ask(Stream *stream, std::function<void()> work);

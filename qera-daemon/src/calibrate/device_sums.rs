@@ -27,6 +27,8 @@ pub(crate) struct DeviceSums<S: RowSums> {
     resident: Option<Resident<S>>,
     /// Why the site is on the host, until it is told.
     failure: Option<DeviceError>,
+    /// Whether R came down with rows that were summed there.
+    has_summed: bool,
 }
 
 impl<S: RowSums> DeviceSums<S> {
@@ -36,6 +38,7 @@ impl<S: RowSums> DeviceSums<S> {
             device,
             resident: None,
             failure: None,
+            has_summed: false,
         }
     }
 
@@ -136,7 +139,10 @@ impl<S: RowSums> DeviceSums<S> {
         };
         match resident.fold_down(r) {
             Ok(None) => {}
-            Ok(Some(fresh)) => *r = Arc::new(fresh),
+            Ok(Some(fresh)) => {
+                *r = Arc::new(fresh);
+                self.has_summed = true;
+            }
             Err(error) => self.demote(error, moment, tools),
         }
     }
@@ -154,6 +160,11 @@ impl<S: RowSums> DeviceSums<S> {
     /// Bytes of the rows that R here lacks.
     pub(crate) fn kept_bytes(&self) -> u64 {
         self.resident.as_ref().map_or(0, Resident::kept_bytes)
+    }
+
+    /// Whether R came down with rows that were summed there.
+    pub(crate) const fn has_summed(&self) -> bool {
+        self.has_summed
     }
 
     /// Why the host has the site; once.

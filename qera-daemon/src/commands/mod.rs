@@ -19,7 +19,9 @@ use crate::plan::choices::choices;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::bases::refuse_to_round;
 use crate::publish::target::Target;
-use crate::run::announce::{tell_far, tell_started, tell_stray, tell_zero_points, warn_of_files};
+use crate::run::announce::{
+    start_device, tell_far, tell_started, tell_stray, tell_zero_points, warn_of_files,
+};
 use crate::run::cold::{Cold, open_out};
 use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
@@ -48,7 +50,7 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// # Errors
 /// [`Fatal::OverBudget`] where the run does not fit, [`Fatal`] for settings that cannot be used.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
-    settings.compute.start()?;
+    start_device(settings, reporter)?;
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let watch = settings.source.watch.as_ref();
@@ -102,7 +104,7 @@ pub(crate) fn solve(
     reporter: &Reporter,
 ) -> Result<Exit, Fatal> {
     settings.weights.needed_checkpoint()?;
-    settings.compute.start()?;
+    start_device(settings, reporter)?;
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = Prepared::prepare(settings, model.as_ref(), None)?;

@@ -58,10 +58,32 @@ pub(crate) struct Status {
     /// The servers of `--notify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) servers: Vec<ServerStatus>,
+    /// The CUDA device, where one is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<DeviceStatus>,
     /// Seconds of computing since the daemon was started.
     pub(crate) work: Work,
     /// Every layer.
     pub(crate) layers: Vec<LayerStatus>,
+}
+
+/// A CUDA device that computes beside the CPU.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct DeviceStatus {
+    /// As its driver calls it, its memory and its compute capability.
+    pub(crate) name: String,
+    /// With which call it was lost, so that the CPU goes on alone.
+    pub(crate) lost: Option<String>,
+}
+
+impl DeviceStatus {
+    fn line(&self) -> String {
+        let name = &self.name;
+        match &self.lost {
+            None => format!("computing on {name} beside the CPU"),
+            Some(why) => format!("{name} was lost, the CPU goes on alone: {why}"),
+        }
+    }
 }
 
 /// What a daemon is doing.
@@ -264,9 +286,9 @@ impl Status {
             self.generation
                 .map_or("no generation yet".into(), |g| format!("generation {g}")),
         ));
-        if let Some(rejected) = &self.rejected {
-            line(rejected.to_string());
-        }
+        let rejected = self.rejected.as_ref().map(ToString::to_string);
+        let device = self.device.as_ref().map(DeviceStatus::line);
+        rejected.into_iter().chain(device).for_each(&mut line);
         for server in &self.servers {
             line(printable(&server.to_string()));
         }

@@ -2,11 +2,13 @@
 
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use crate::host::offload::accelerator::Accelerator;
 use crate::judge::progress::{Folding, LayerSummary};
 use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::GenerationRejected;
-use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
+use crate::observe::status::{DeviceStatus, LayerStatus, Phase, Standing, Status, Work};
 use crate::observe::waiting::WaitingForConvergence;
 use crate::solve::solution::Failure;
 
@@ -42,6 +44,8 @@ pub(crate) struct LedgerEntries {
     pub(crate) rejected: Option<GenerationRejected>,
     /// The servers of `--notify`, each as it was last seen.
     pub(crate) servers: Vec<ServerStatus>,
+    /// The CUDA device, where one is used.
+    pub(crate) device: Option<Arc<Accelerator>>,
     /// Where the computing time went.
     pub(crate) work: WorkTime,
     /// One entry for each layer; one for each site where there is no checkpoint.
@@ -194,6 +198,10 @@ impl LedgerEntries {
             generation: self.generation,
             rejected: self.rejected.clone(),
             servers: self.servers.clone(),
+            device: self.device.as_deref().map(|accelerator| DeviceStatus {
+                name: accelerator.name(),
+                lost: accelerator.offload.lost().map(ToString::to_string),
+            }),
             work: Work {
                 accumulate: self.work.accumulate.as_secs_f64(),
                 score: self.work.score.as_secs_f64(),

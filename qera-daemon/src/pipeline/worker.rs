@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
         let took = clock::since(begun);
         self.context.ledger.fold_took(took);
         self.context.ingest.folded(took);
-        self.tell_failure(site);
+        self.note_device(site);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl<'a> Worker<'a> {
                 layers: None,
             };
             doing(WorkKind::Accumulate, || slot.complete(tools));
-            self.tell_failure(site);
+            self.note_device(site);
         }
     }
 
@@ -242,10 +242,16 @@ impl<'a> Worker<'a> {
         Some(self.slots.get_mut(&site)?.lend())
     }
 
-    /// Says that a device failed.
-    fn tell_failure(&mut self, site: usize) {
-        let slot = self.slots.get_mut(&site);
-        if let Some(error) = slot.and_then(|slot| slot.device.take_failure()) {
+    /// Notes that a device summed rows of a site, and says that it failed.
+    fn note_device(&mut self, site: usize) {
+        let Some(slot) = self.slots.get_mut(&site) else {
+            return;
+        };
+        let accelerator = self.context.settings.compute.device.accelerator();
+        if let Some(accelerator) = accelerator.filter(|_| slot.device.has_summed()) {
+            accelerator.worked().summed(self.context.name_of(site));
+        }
+        if let Some(error) = slot.device.take_failure() {
             let failure = [format!("summing rows: {error}")];
             let name = self.context.name_of(site);
             self.context.tell_demoted(&name, &failure);

@@ -21,12 +21,16 @@ const NAMED: usize = 4;
 pub(crate) struct DevicePlan {
     /// The device.
     name: String,
-    /// What of its memory may be used, beyond what libraries are given to work in.
+    /// What of its memory may be used.
     memory_bytes: u64,
-    /// What libraries are given to work in, whatever is computed.
+    /// What of that libraries are given to work in, whatever is computed.
     workspace_bytes: u64,
     /// Rows that are summed.
     summed: OnDevice,
+    /// Inputs whose rows are summed here because the host has no room for those that are kept for
+    /// the device.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_room: Vec<String>,
     /// Layers that are solved.
     solved: OnDevice,
     /// Layers that are still to be rounded under R; absent where none is.
@@ -54,7 +58,7 @@ struct PlacedSite<'a> {
 
 impl DevicePlan {
     /// Of a run, where there is a device.
-    pub(crate) fn new(run: &PlannedRun<'_>) -> Option<Self> {
+    pub(crate) fn new(run: &PlannedRun<'_>, summed: &SummedSites) -> Option<Self> {
         let accelerator = run.settings.compute.device.accelerator()?;
         let all = || run.sites.sites.iter();
         let by_solves = |sites: Vec<&Site>, rounds| {
@@ -70,7 +74,6 @@ impl DevicePlan {
             })
         };
         let to_round: Vec<_> = all().filter(|site| is_to_be_rounded(run, site)).collect();
-        let summed = SummedSites::of(run.settings, run.sites);
         let sums = all().enumerate();
         let sums = sums.map(|(index, site)| PlacedSite {
             site,
@@ -79,8 +82,9 @@ impl DevicePlan {
         let scratch = summed.scratch_bytes_there(run.sites);
         Some(Self {
             name: accelerator.name(),
-            memory_bytes: accelerator.shares.solving + accelerator.shares.summing,
+            memory_bytes: accelerator.shares.all() + shared_bytes(0),
             workspace_bytes: shared_bytes(0),
+            without_room: summed.without_room.clone(),
             summed: OnDevice::of(sums, |bytes| bytes.iter().sum::<u64>() + scratch),
             solved: by_solves(all().collect(), false),
             rounded: (!to_round.is_empty()).then(|| by_solves(to_round, true)),
@@ -90,7 +94,7 @@ impl DevicePlan {
     /// As a person reads it.
     pub(crate) fn lines(&self) -> Vec<String> {
         let device = format!(
-            "device: {}, of whose memory {} may be used, beside {} for its libraries",
+            "device: {}, of whose memory {} may be used, {} of that by its libraries",
             self.name,
             format_bytes(self.memory_bytes),
             format_bytes(self.workspace_bytes)
@@ -102,7 +106,28 @@ impl DevicePlan {
             rounded.map(|of| of.line("layers are rounded of")),
         ];
         let parts = parts.into_iter().flatten();
-        [device].into_iter().chain(parts).collect()
+        let room = without_room(&self.without_room);
+        [device].into_iter().chain(parts).chain(room).collect()
+    }
+}
+
+/// That the host has no room for what these inputs have to do with a device; `None` without any.
+pub(crate) fn without_room(inputs: &[String]) -> Option<String> {
+    (!inputs.is_empty()).then(|| {
+        format!(
+            "rows are summed on the CPU of {}: the memory budget has no room for those that would \
+             be kept for the device",
+            named(inputs)
+        )
+    })
+}
+
+/// The first of some names, and how many there are beside them.
+fn named(names: &[String]) -> String {
+    let (named, more) = names.split_at(names.len().min(NAMED));
+    match more.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 
@@ -133,12 +158,8 @@ impl OnDevice {
         if self.inputs > 0 {
             let _ = write!(line, " in {}", format_bytes(self.bytes));
         }
-        let (named, more) = self.here.split_at(self.here.len().min(NAMED));
-        if !named.is_empty() {
-            let _ = write!(line, ", on the CPU {}", named.join(", "));
-        }
-        if !more.is_empty() {
-            let _ = write!(line, " and {} more", more.len());
+        if !self.here.is_empty() {
+            let _ = write!(line, ", on the CPU {}", named(&self.here));
         }
         line
     }

@@ -30,6 +30,7 @@ use crate::plan::stages::{
     SHARDS, SHARDS_IN_FLIGHT, Stage, When, flying_bytes, held_bytes, stages, total,
 };
 use crate::plan::sum::sum;
+use crate::plan::summed_sites::SummedSites;
 use crate::settings::Settings;
 use crate::settings::log_format::LogFormat;
 use crate::settings::memory_budget::format_bytes;
@@ -71,12 +72,18 @@ pub(crate) struct Plan {
     /// What a device takes of it; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<DevicePlan>,
+    /// Why devices that were tried are not used; absent where none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_refused: Option<String>,
     /// The imatrix that stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) imatrix: Option<ImatrixPlan>,
     /// What could be gathered; empty where nobody asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) choices: Vec<StatisticsChoice>,
+    /// The sites whose rows a device sums.
+    #[serde(skip)]
+    pub(crate) summed: SummedSites,
     #[serde(skip)]
     solving: Solving,
 }
@@ -96,11 +103,23 @@ impl Plan {
         }
         // Every layer has a site.
         let layers: Vec<LayerPlan> = layers.into_iter().flatten().collect();
-        let stages = stages(run, &sites, &layers);
+        let device = &run.settings.compute.device;
+        let budget = run.settings.compute.memory_budget.bytes;
+        let bound = |stages: &[Stage]| total(stages, run.solving, |s| s.bound_bytes);
+        let mut summed = SummedSites::of(run.settings, run.sites);
+        let mut stages = stages(run, &sites, &layers, &summed);
+        // The device is asked for less until the host has room for the rest.
+        while device.may_do_without()
+            && bound(&stages) > budget
+            && let Some(smaller) = summed.smaller(run.sites)
+        {
+            summed = smaller;
+            stages = self::stages(run, &sites, &layers, &summed);
+        }
         Self {
             model: run.weights.map(|of| ModelPlan::new(of, run.settings)),
             total_bytes: total(&stages, run.solving, |s| s.bytes),
-            bound_bytes: total(&stages, run.solving, |s| s.bound_bytes),
+            bound_bytes: bound(&stages),
             shards: run.shards.len() + run.held.len(),
             shards_held: run.held.len(),
             accumulate_flops: sites.iter().map(|s| s.accumulate_flops).sum(),
@@ -109,7 +128,9 @@ impl Plan {
             sites,
             layers,
             stages,
-            device: DevicePlan::new(run),
+            device: DevicePlan::new(run, &summed),
+            device_refused: device.refused(),
+            summed,
             imatrix: None,
             choices: Vec::new(),
             solving: run.solving,

@@ -72,7 +72,12 @@ pub(crate) struct Stage {
 }
 
 /// The memory that exists at one time, stage by stage.
-pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPlan]) -> Vec<Stage> {
+pub(crate) fn stages(
+    run: &PlannedRun<'_>,
+    sites: &[SitePlan],
+    layers: &[LayerPlan],
+    summed: &SummedSites,
+) -> Vec<Stage> {
     let threads = threads_with_sites(run);
     // Counted as if every thread were at its largest site at the same time.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
@@ -128,7 +133,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
             )
         });
     }
-    stages.extend(of_device(run, sites));
+    stages.extend(of_device(run, sites, summed));
     if run.solving.is_live() {
         stages.push(stage(
             "corrections and vectors of solve points",
@@ -210,8 +215,7 @@ pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
 }
 
 /// What a device that sums rows takes here: rows that are kept for it, and those on their way.
-fn of_device(run: &PlannedRun<'_>, sites: &[SitePlan]) -> Vec<Stage> {
-    let summed = SummedSites::of(run.settings, run.sites);
+fn of_device(run: &PlannedRun<'_>, sites: &[SitePlan], summed: &SummedSites) -> Vec<Stage> {
     let pinned = summed.pinned_bytes(run.sites);
     if pinned == 0 {
         return Vec::new();
@@ -222,7 +226,7 @@ fn of_device(run: &PlannedRun<'_>, sites: &[SitePlan]) -> Vec<Stage> {
         bytes: pinned,
         bound_bytes: pinned,
     };
-    vec![kept_for_device(run, sites, &summed), on_their_way]
+    vec![kept_for_device(run, sites, summed), on_their_way]
 }
 
 /// Rows that are kept until R comes down, of all threads, and R on its way.
@@ -232,7 +236,8 @@ fn kept_for_device(run: &PlannedRun<'_>, sites: &[SitePlan], summed: &SummedSite
     // Each thread goes beyond it by one input of a shard.
     let most = shards.clone().max().unwrap_or_default();
     let bound = summed.kept_bytes() * threads as u64 + most;
-    let there = bound.min(sum(shards));
+    // A row is kept or still in flight.
+    let there = bound.min(sum(shards).saturating_sub(shards_bytes(run)));
     let bound = if run.solving.is_live() { bound } else { there };
     let on_device = sites.iter().enumerate();
     let on_device = on_device.filter(|(index, _)| summed.has(*index));

@@ -12,12 +12,19 @@ const KEPT_BYTES: u64 = 1 << 30;
 /// And at most such a share of the memory budget.
 const KEPT_SHARE: u64 = 8;
 
+/// Where there is no room even for so much, sites are left out.
+const KEPT_LEAST: u64 = 1 << 20;
+
 /// The sites whose rows a device sums: those that the run begins with. One that comes later, where
 /// there is no checkpoint, is summed on the host.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SummedSites {
     by_site: Vec<bool>,
+    /// What each worker keeps at most, as long as that has room.
+    kept_whole: u64,
     kept_bytes: u64,
+    /// The sites for which the host has no room, by their first members.
+    pub(crate) without_room: Vec<String>,
 }
 
 impl SummedSites {
@@ -38,8 +45,36 @@ impl SummedSites {
         let kept = KEPT_BYTES.min(settings.compute.memory_budget.bytes / KEPT_SHARE);
         Self {
             by_site,
+            kept_whole: kept / workers,
             kept_bytes: kept / workers,
+            without_room: Vec::new(),
         }
+    }
+
+    /// What takes less of the host's memory: half as many rows kept, or none of the widest sites;
+    /// `None` where nothing is summed there.
+    pub(crate) fn smaller(&self, sites: &Sites) -> Option<Self> {
+        let widest = self.widest(sites)?;
+        let mut smaller = self.clone();
+        if self.kept_bytes > KEPT_LEAST {
+            smaller.kept_bytes /= 2;
+            return Some(smaller);
+        }
+        smaller.kept_bytes = self.kept_whole;
+        for (is_summed, site) in smaller.by_site.iter_mut().zip(&sites.sites) {
+            if *is_summed && site.in_features == widest {
+                *is_summed = false;
+                smaller.without_room.push(site.name.clone());
+            }
+        }
+        Some(smaller)
+    }
+
+    /// Of these sites alone, which are the first ones.
+    pub(crate) fn among(&self, sites: &Sites) -> Self {
+        let mut among = self.clone();
+        among.by_site.truncate(sites.sites.len());
+        among
     }
 
     /// Whether a device sums the rows of this site.

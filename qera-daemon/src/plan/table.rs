@@ -136,6 +136,13 @@ impl Plan {
         for of_device in self.device.iter().flat_map(DevicePlan::lines) {
             line(format_args!("{of_device}"));
         }
+        if let Some(why) = &self.device_refused {
+            let what = match &self.device {
+                Some(_) => "passed over",
+                None => "device: none, the CPU computes",
+            };
+            line(format_args!("{what}: {why}"));
+        }
         if let Some(imatrix) = &self.imatrix {
             line(format_args!("{}", imatrix.line()));
         }

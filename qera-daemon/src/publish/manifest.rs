@@ -66,9 +66,9 @@ pub(crate) struct Manifest {
     /// The bits a weight of base and adapter; absent where no layer is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
-    /// The kernels that multiplied rows of each type in the run that published.
+    /// The kernels that multiplied rows of each type on the CPU in the run that published.
     pub(crate) kernels: KernelNames,
-    /// The device that took part in it; absent where there was none.
+    /// The device that computed a part of it; absent where nothing was computed on one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<DeviceRecord>,
     /// Where the rows came from.

@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use crate::disk;
+use crate::error::Fatal;
 use crate::host::kernels::names::KernelNames;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::run_events::{RunStarted, StateRestored};
 use crate::observe::systemd;
+use crate::plan::device_plan::without_room;
 use crate::publish::target::{DamagedGeneration, Target};
 use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
@@ -18,6 +20,18 @@ use crate::state::restore::{DamagedSnapshot, Restored, SiteBehind};
 use crate::weights::Weights;
 use crate::weights::given::given_layers::{GivenLayer, GivenLayers};
 use crate::weights::passed_over::{PassedOver, grouped};
+
+/// Starts the device, before anything is computed.
+///
+/// # Errors
+/// [`Fatal::Usage`] for one that was named and cannot be used.
+pub(crate) fn start_device(settings: &Settings, reporter: &Reporter) -> Result<(), Fatal> {
+    let compute = &settings.compute;
+    compute.device.start(compute.kernel, |message| {
+        let subject = "--device";
+        reporter.say(&Event::Warning { subject, message });
+    })
+}
 
 /// How many kinds of passed-over tensors the log names.
 const SAID: usize = 8;
@@ -41,6 +55,12 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     }));
+    if let Some(message) = without_room(&prepared.plan.summed.without_room) {
+        reporter.say(&Event::Warning {
+            subject: "--memory-budget",
+            message,
+        });
+    }
     let unused = prepared.statistics_of_no_weight();
     if let Some(first) = unused.first() {
         reporter.say(&Event::Warning {
@@ -301,14 +321,16 @@ fn device(settings: &Settings) -> String {
     if let Some(what) = &compute.done_without {
         kernel = format!("{kernel} {what}");
     }
+    let refused = compute.device.refused();
     match compute.device.accelerator() {
         Some(accelerator) => format!(
-            "computing on {}, and what does not fit or is too small on the CPU by {kernel}",
-            accelerator.name()
+            "computing on {}, and what does not fit or is too small on the CPU by {kernel}{}",
+            accelerator.name(),
+            refused.map_or_else(String::new, |why| format!(" (passed over: {why})"))
         ),
         None => format!(
             "computing on the CPU by {kernel} ({})",
-            compute.device.why_none()
+            refused.as_deref().unwrap_or("--device cpu")
         ),
     }
 }

@@ -24,6 +24,7 @@ use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
+use crate::run::announce::start_device;
 use crate::run::ending::left_behind;
 use crate::run::given::{given, run_alone};
 use crate::run::inbox::Inbox;
@@ -40,7 +41,7 @@ use crate::weights::opening::Model;
 /// # Errors
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
 pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Fatal> {
-    settings.compute.start()?;
+    start_device(settings, reporter)?;
     let Some(watch) = &settings.source.watch else {
         if settings.imatrix.is_given() {
             return run_alone(settings, reporter);

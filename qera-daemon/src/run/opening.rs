@@ -32,6 +32,7 @@ impl Prepared<'_> {
                 reasons: self.refused.clone(),
             },
             generation: before.generation,
+            device: settings.compute.device.accelerator().cloned(),
             layers: layers.map(|l| entry(&l.name, known(&l.name))).collect(),
             ..LedgerEntries::default()
         };

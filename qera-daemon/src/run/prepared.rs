@@ -18,7 +18,6 @@ use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
 use crate::plan::gathering::holds;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
-use crate::plan::summed_sites::SummedSites;
 use crate::run::saved_names::{check_map, saved_names};
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
@@ -285,7 +284,7 @@ impl<'a> Prepared<'a> {
                 compute: Compute::new(self.settings.compute.kernel, cores),
                 accelerator: self.settings.compute.device.accelerator().map(|a| &**a),
             }),
-            summed: SummedSites::of(self.settings, &self.sites),
+            summed: self.plan.summed.among(&self.sites),
             cores,
             reporter,
             ledger,

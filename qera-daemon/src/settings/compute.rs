@@ -31,14 +31,6 @@ pub(crate) struct ComputeSettings {
 }
 
 impl ComputeSettings {
-    /// Starts what is to be started before anything is computed.
-    ///
-    /// # Errors
-    /// [`Fatal::Usage`] for a device that was named and cannot be used.
-    pub(crate) fn start(&self) -> Result<(), Fatal> {
-        self.device.start(self.kernel)
-    }
-
     /// Checks the options of this part.
     ///
     /// # Errors

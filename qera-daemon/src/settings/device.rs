@@ -1,15 +1,20 @@
 //! Whether a CUDA device takes part of the work, which one, and how much of its memory; and that
 //! device, once it is started.
 
+use core::str::FromStr;
+use core::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 
+use qera_gpu::{DeviceMemory, device_count};
 use serde::Serialize;
 
 use crate::error::Fatal;
 use crate::host::kernels::Kernel;
 use crate::host::offload::accelerator::Accelerator;
-use crate::host::offload::opening::{AskedDevice, DeviceMemory};
+use crate::host::offload::opening::{AskedDevice, OpeningError};
 use crate::host::offload::placement::Least;
+use crate::host::offload::worked::WorkedCounts;
 use crate::settings::memory_budget::parse_bytes;
 use crate::settings::options::Options;
 
@@ -18,7 +23,7 @@ use crate::settings::options::Options;
 enum DeviceChoice {
     /// None: no library is looked for.
     Cpu,
-    /// The first one, where there is one that passes the self-test, for what is large.
+    /// The first one that passes the self-test, where one does, for what is large.
     Auto,
     /// The one with this number, for everything.
     Cuda(usize),
@@ -40,16 +45,25 @@ pub(crate) struct DeviceRecord {
     pub(crate) name: String,
     /// Driver and libraries that computed on it, with their versions.
     pub(crate) libraries: Vec<String>,
+    /// Inputs of whose rows R holds sums from there.
+    pub(crate) inputs_summed: usize,
+    /// Layers whose latest solve was there.
+    pub(crate) layers_solved: usize,
+    /// Layers that were rounded there.
+    pub(crate) layers_rounded: usize,
 }
 
 /// What came of starting it.
 #[derive(Debug)]
-enum StartedDevice {
-    /// It is used.
-    Used(Arc<Accelerator>),
-    /// It is not, for this reason; none where nobody asked for one.
-    Unused(Option<String>),
+struct StartedDevice {
+    /// None where none is used.
+    accelerator: Option<Arc<Accelerator>>,
+    /// Why those are not used that were tried before; empty where none was.
+    refused: Vec<String>,
 }
+
+/// Who waits so long for a driver is told for what.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl DeviceSettings {
     /// Checks its options.
@@ -64,60 +78,123 @@ impl DeviceSettings {
         })
     }
 
-    /// Starts the device, the first time that it is called: whoever computes calls it before.
+    /// Starts the device, the first time that it is called: whoever computes calls it before. Says
+    /// so where that takes long: a driver may not answer at all.
     ///
     /// # Errors
     /// [`Fatal::Usage`] where one was named that cannot be used.
-    pub(crate) fn start(&self, kernel: Kernel) -> Result<(), Fatal> {
-        let started = self.started.get_or_init(|| self.open(kernel));
-        match (self.choice, started) {
-            (DeviceChoice::Cuda(number), StartedDevice::Unused(Some(reason))) => Err(Fatal::Usage(
-                format!("--device cuda:{number}: cannot be used: {reason}"),
-            )),
+    pub(crate) fn start(&self, kernel: Kernel, say: impl Fn(String) + Sync) -> Result<(), Fatal> {
+        let slow = || {
+            let seconds = PATIENCE.as_secs();
+            say(format!(
+                "a CUDA device is being opened, and its driver has not answered for {seconds} s \
+                 (--device cpu does without)"
+            ));
+        };
+        let open = || told_where_slow(PATIENCE, slow, || self.open(kernel));
+        let started = self.started.get_or_init(open);
+        match (self.choice, &started.accelerator) {
+            (DeviceChoice::Cuda(number), None) => Err(Fatal::Usage(format!(
+                "--device cuda:{number}: cannot be used: {}",
+                started.refused.join("; ")
+            ))),
             _ => Ok(()),
         }
     }
 
     fn open(&self, kernel: Kernel) -> StartedDevice {
-        let (ordinal, least) = match self.choice {
-            DeviceChoice::Cpu => return StartedDevice::Unused(None),
-            DeviceChoice::Auto => (0, Least::WORTH),
-            DeviceChoice::Cuda(number) => (number, Least::NONE),
+        let open = |ordinal, least| {
+            let memory = self.memory;
+            let asked = AskedDevice {
+                ordinal,
+                memory,
+                least,
+            };
+            asked.open(kernel)
         };
-        let asked = AskedDevice {
-            ordinal,
-            memory: self.memory,
-            least,
-        };
-        match asked.open(kernel) {
-            Ok(accelerator) => StartedDevice::Used(Arc::new(accelerator)),
-            Err(reason) => StartedDevice::Unused(Some(reason.to_string())),
+        match self.choice {
+            DeviceChoice::Cpu => first_of([].into_iter()),
+            DeviceChoice::Cuda(number) => first_of([open(number, Least::NONE)].into_iter()),
+            DeviceChoice::Auto => match device_count() {
+                Err(reason) => first_of([Err(reason.into())].into_iter()),
+                Ok(count) => first_of((0..count).map(|number| {
+                    open(number, Least::WORTH).map_err(|reason| OpeningError::Tried {
+                        number,
+                        reason: reason.into(),
+                    })
+                })),
+            },
         }
+    }
+
+    /// Whether work that has no room beside a device is done without it.
+    pub(crate) const fn may_do_without(&self) -> bool {
+        matches!(self.choice, DeviceChoice::Auto)
     }
 
     /// The device, where one was started and is used.
     pub(crate) fn accelerator(&self) -> Option<&Arc<Accelerator>> {
-        match self.started.get() {
-            Some(StartedDevice::Used(accelerator)) => Some(accelerator),
-            _ => None,
-        }
+        self.started.get()?.accelerator.as_ref()
     }
 
-    /// The device that is used, for a manifest.
+    /// The device, for a manifest, where something was computed there.
     pub(crate) fn record(&self) -> Option<DeviceRecord> {
-        self.accelerator().map(|accelerator| DeviceRecord {
+        let accelerator = self.accelerator()?;
+        let WorkedCounts {
+            inputs_summed,
+            layers_solved,
+            layers_rounded,
+        } = accelerator.worked().counts()?;
+        Some(DeviceRecord {
             name: accelerator.name(),
             libraries: accelerator.offload.libraries().to_vec(),
+            inputs_summed,
+            layers_solved,
+            layers_rounded,
         })
     }
 
-    /// Why there is none, in words.
-    pub(crate) fn why_none(&self) -> &str {
-        match self.started.get() {
-            Some(StartedDevice::Unused(Some(reason))) => reason,
-            _ => "--device cpu",
+    /// Why those that were tried are not used, in words; `None` where none was refused.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let refused = &self.started.get()?.refused;
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+}
+
+/// The first that can be used; those behind it are not tried.
+fn first_of(tried: impl Iterator<Item = Result<Accelerator, OpeningError>>) -> StartedDevice {
+    let mut refused = Vec::new();
+    for opened in tried {
+        match opened {
+            Ok(accelerator) => {
+                return StartedDevice {
+                    accelerator: Some(Arc::new(accelerator)),
+                    refused,
+                };
+            }
+            Err(reason) => refused.push(reason.to_string()),
         }
     }
+    StartedDevice {
+        accelerator: None,
+        refused,
+    }
+}
+
+/// Does something, and says so once where that takes longer than this.
+fn told_where_slow<T>(patience: Duration, say: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+    let (working, done) = channel::<()>();
+    std::thread::scope(|scope| {
+        let say = &say;
+        scope.spawn(move || {
+            if done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                say();
+            }
+        });
+        let result = work();
+        drop(working);
+        result
+    })
 }
 
 fn choice(text: &str) -> Result<DeviceChoice, Fatal> {
@@ -131,11 +208,16 @@ fn choice(text: &str) -> Result<DeviceChoice, Fatal> {
         "cpu" => Ok(DeviceChoice::Cpu),
         "cuda" => Ok(DeviceChoice::Cuda(0)),
         _ => {
-            let number = text.strip_prefix("cuda:").ok_or_else(wrong)?;
-            let number = number.parse().map_err(|_| wrong())?;
-            Ok(DeviceChoice::Cuda(number))
+            let number = text.strip_prefix("cuda:").and_then(number);
+            Ok(DeviceChoice::Cuda(number.ok_or_else(wrong)?))
         }
     }
+}
+
+/// A number of digits alone.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 fn memory(text: &str) -> Result<DeviceMemory, Fatal> {
@@ -148,8 +230,7 @@ fn memory(text: &str) -> Result<DeviceMemory, Fatal> {
         let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
         return Ok(DeviceMemory::Bytes(bytes.ok_or_else(wrong)?));
     };
-    let share = share.trim().parse().ok();
-    let share = share.filter(|share| (1..=100).contains(share));
+    let share = number(share.trim()).filter(|share| (1..=100).contains(share));
     Ok(DeviceMemory::Share(share.ok_or_else(wrong)?))
 }
 
@@ -168,7 +249,9 @@ mod tests {
         for (text, expected) in named {
             assert_eq!(choice(text).unwrap(), expected);
         }
-        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "rocm"] {
+        for text in [
+            "", "gpu", "cuda:", "cuda:-1", "cuda:+0", "cuda: 0", "cuda:x", "CUDA", "rocm",
+        ] {
             let message = choice(text).unwrap_err().to_string();
             assert!(message.contains("--device: "), "{message}");
         }
@@ -178,7 +261,8 @@ mod tests {
     fn its_memory_is_a_size_or_a_share() {
         assert_eq!(memory("8GiB").unwrap(), DeviceMemory::Bytes(8 << 30));
         assert_eq!(memory("50%").unwrap(), DeviceMemory::Share(50));
-        for text in ["", "0", "0%", "101%", "much", "-1"] {
+        assert_eq!(memory("80 %").unwrap(), DeviceMemory::Share(80));
+        for text in ["", "0", "0%", "101%", "+80%", "much", "-1"] {
             let message = memory(text).unwrap_err().to_string();
             assert!(message.contains("--device-memory: "), "{message}");
         }
@@ -196,11 +280,24 @@ mod tests {
             DeviceSettings::resolve(&options).unwrap()
         };
         let cpu = of("cpu");
-        assert!(cpu.start(Kernel::best()).is_ok() && cpu.accelerator().is_none());
-        assert_eq!(cpu.why_none(), "--device cpu");
+        let start = |of: &DeviceSettings| of.start(Kernel::best(), |_| ());
+        assert!(start(&cpu).is_ok() && cpu.accelerator().is_none());
+        assert_eq!(cpu.refused(), None);
         let missing = of("cuda:4095");
-        let refused = missing.start(Kernel::best()).unwrap_err();
+        let refused = start(&missing).unwrap_err();
         assert_eq!(refused.exit().code(), 2, "{refused}");
         assert!(refused.to_string().starts_with("--device cuda:4095: "));
+    }
+
+    /// A driver that does not answer is told of; one that does is not.
+    #[test]
+    fn only_what_takes_long_is_told() {
+        let (said, heard) = channel();
+        let forever = Duration::from_secs(1 << 30);
+        told_where_slow(forever, || said.send(1).unwrap(), || ());
+        // This work is done when somebody has been told.
+        let waits = || heard.recv().unwrap();
+        let told = told_where_slow(Duration::ZERO, || said.send(2).unwrap(), waits);
+        assert_eq!(told, 2);
     }
 }

@@ -362,7 +362,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kernel: Option<String>,
 
-    /// Device that sums rows and solves layers: auto, the first CUDA device if it passes a
+    /// Device that sums rows and solves layers: auto, the first CUDA device that passes a
     /// self-test, for what is large enough to be worth it; cpu, none, and no library is looked for;
     /// cuda or cuda:N, that device, or the run is refused. What does not fit there, or fails there,
     /// is computed on the CPU [default: auto]
@@ -370,8 +370,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<String>,
 
-    /// Memory of the device that may be used: bytes (8GiB, 800MB, 123456), or a share of what is
-    /// left there for qera when the run begins (80%) [default: 80%]
+    /// Memory of the device that may be used, libraries and all: bytes (8GiB, 800MB, 123456), or a
+    /// share of what is free there when the run begins (80%) [default: 80%]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",

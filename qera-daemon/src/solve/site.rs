@@ -86,9 +86,13 @@ impl<'a> SiteSolver<'a> {
             ..self.layers_of(site)
         };
         let mut solved = self.solve_layers(layers, statistics, point)?;
-        if let Some(device) = device {
-            solved.demoted = device.failures();
+        if let Some(accelerator) = self.accelerator {
+            let served = device.as_ref().is_some_and(LentDevice::served);
+            let solved = solved.solutions.iter();
+            let names = solved.map(|of| self.weights.layers()[of.layer].name.as_str());
+            accelerator.worked().solved(names, served);
         }
+        solved.demoted = device.map_or_else(Vec::new, LentDevice::failures);
         Ok(solved)
     }
 

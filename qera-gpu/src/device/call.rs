@@ -20,6 +20,21 @@ const BLAS_ALLOC_FAILED: u32 = 3;
 /// `CUBLAS_STATUS_NOT_SUPPORTED`; `CUBLAS_STATUS_ARCH_MISMATCH` is 8.
 const BLAS_NOT_SUPPORTED: [u32; 2] = [15, 8];
 
+/// Answers of the driver to one call, after which the context works on. All others leave it
+/// unusable (a kernel that was stopped or that failed, memory that is broken, a device that is
+/// gone), or nobody knows.
+const ANSWERS: [CUresult; 9] = [
+    CUresult::CUDA_ERROR_INVALID_VALUE,
+    CUresult::CUDA_ERROR_MAP_FAILED,
+    CUresult::CUDA_ERROR_OPERATING_SYSTEM,
+    CUresult::CUDA_ERROR_INVALID_HANDLE,
+    CUresult::CUDA_ERROR_NOT_FOUND,
+    CUresult::CUDA_ERROR_NOT_READY,
+    CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+    CUresult::CUDA_ERROR_NOT_PERMITTED,
+    CUresult::CUDA_ERROR_NOT_SUPPORTED,
+];
+
 impl Status {
     /// Success, or what the answer means.
     fn check(self, call: &'static str) -> Result<(), DeviceError> {
@@ -36,14 +51,35 @@ impl Status {
                 call,
                 code: result as u32,
                 name: driver_name(DriverError(result)),
+                lost: !ANSWERS.contains(&result),
             }),
             Self::Blas(code) => Err(DeviceError::Call {
                 call,
                 code,
-                name: None,
+                name: blas_name(code).map(|name| format!("CUBLAS_STATUS_{name}")),
+                // Whether the context is gone says the driver.
+                lost: false,
             }),
         }
     }
+
+    /// Whether cuBLAS failed, perhaps because the context is gone.
+    pub(crate) const fn is_doubtful(self) -> bool {
+        !matches!(self, Self::Driver(_) | Self::Blas(0))
+    }
+}
+
+/// The rest of the name of a `cublasStatus_t`.
+const fn blas_name(code: u32) -> Option<&'static str> {
+    Some(match code {
+        1 => "NOT_INITIALIZED",
+        7 => "INVALID_VALUE",
+        11 => "MAPPING_ERROR",
+        13 => "EXECUTION_FAILED",
+        14 => "INTERNAL_ERROR",
+        16 => "LICENSE_ERROR",
+        _ => return None,
+    })
 }
 
 /// The driver's name for an error; a driver too broken to name its own errors has none.
@@ -56,8 +92,7 @@ pub(crate) fn driver_name(error: DriverError) -> Option<String> {
     guarded(name).ok().and_then(Result::ok)
 }
 
-/// Runs foreign code; a function that its library lacks is an error, not a panic. The loader's
-/// message also reaches standard error.
+/// Runs foreign code; a panic of its binding is an error.
 pub(crate) fn guarded<T>(foreign: impl FnOnce() -> T) -> Result<T, DeviceError> {
     // What a panic of the loader leaves behind is that nothing was called.
     catch_unwind(AssertUnwindSafe(foreign)).map_err(|panic| {
@@ -98,8 +133,43 @@ mod tests {
             assert_eq!(of(cannot), Err(DeviceError::Unsupported("f")));
         }
         let failed = of(Status::Blas(13)).unwrap_err();
-        assert_eq!(failed.to_string(), "f failed with error 13");
-        assert!(failed.is_final());
+        let said = "f failed with error 13 (CUBLAS_STATUS_EXECUTION_FAILED)";
+        assert_eq!(failed.to_string(), said);
+        assert_eq!(
+            of(Status::Blas(99)).unwrap_err().to_string(),
+            "f failed with error 99"
+        );
+    }
+
+    /// What the driver's description of its errors says of each: whether the context can be used
+    /// afterwards.
+    #[test]
+    fn only_what_poisons_the_context_ends_the_device() {
+        let ends = |result| {
+            let error = called("f", || Status::Driver(result)).unwrap_err();
+            error.is_final()
+        };
+        for poisons in [
+            CUresult::CUDA_ERROR_ILLEGAL_ADDRESS,
+            CUresult::CUDA_ERROR_LAUNCH_TIMEOUT,
+            CUresult::CUDA_ERROR_LAUNCH_FAILED,
+            CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR,
+            CUresult::CUDA_ERROR_ECC_UNCORRECTABLE,
+            CUresult::CUDA_ERROR_INVALID_CONTEXT,
+            CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
+            CUresult::CUDA_ERROR_UNKNOWN,
+        ] {
+            assert!(ends(poisons), "{poisons:?}");
+        }
+        for answers in [
+            CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+            CUresult::CUDA_ERROR_INVALID_VALUE,
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+        ] {
+            assert!(!ends(answers), "{answers:?}");
+        }
+        let of_blas = called("f", || Status::Blas(13)).unwrap_err();
+        assert!(!of_blas.is_final(), "the driver says");
     }
 
     #[test]

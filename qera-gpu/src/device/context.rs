@@ -2,17 +2,20 @@
 
 use crate::device::call::{Status, called, guarded};
 use crate::error::DeviceError;
+use crate::offload::DeviceMemory;
 use core::sync::atomic::{AtomicU64, Ordering};
 use cudarc::driver::sys;
 use std::sync::OnceLock;
 
-/// A context. It counts the device memory taken through it, and after a first failed call answers
-/// every other with the same error, without asking the driver again.
+/// A context. It counts the device memory taken through it, and after a call with which it was lost
+/// answers every other with the same error, without asking the driver again.
 #[derive(Debug)]
 pub(crate) struct Context {
     device: sys::CUdevice,
     handle: sys::CUcontext,
     lost: OnceLock<DeviceError>,
+    /// Bytes that were free when it was made.
+    free: u64,
     /// Bytes that may be taken.
     bound: u64,
     taken: AtomicU64,
@@ -24,14 +27,10 @@ unsafe impl Send for Context {}
 // SAFETY: as above; the other fields are `Sync`.
 unsafe impl Sync for Context {}
 
-/// What stays free for the driver and the libraries where no bound was given, as a share of what
-/// is free when the context is made.
-const RESERVE: u64 = 16;
-
 impl Context {
-    /// Of a device that `cuDeviceGet` returned. At most `bound` bytes are taken, and never all
-    /// that is free.
-    pub(crate) fn new(device: sys::CUdevice, bound: Option<u64>) -> Result<Self, DeviceError> {
+    /// Of a device that `cuDeviceGet` returned. At most so much is taken, and never all that is
+    /// free.
+    pub(crate) fn new(device: sys::CUdevice, memory: DeviceMemory) -> Result<Self, DeviceError> {
         let mut handle = core::ptr::null_mut();
         called("cuDevicePrimaryCtxRetain", || {
             // SAFETY: `handle` outlives the call, and the device exists.
@@ -42,12 +41,13 @@ impl Context {
             device,
             handle,
             lost: OnceLock::new(),
+            free: 0,
             bound: 0,
             taken: AtomicU64::new(0),
         };
         let free = context.free_bytes()?;
-        let most = free - free / RESERVE;
-        context.bound = bound.map_or(most, |bound| bound.min(most));
+        context.free = free;
+        context.bound = memory.of(free);
         Ok(context)
     }
 
@@ -57,17 +57,50 @@ impl Context {
         name: &'static str,
         foreign: impl FnOnce() -> Status,
     ) -> Result<(), DeviceError> {
+        let mut is_doubtful = false;
+        let result = self.ask(name, || {
+            let status = foreign();
+            is_doubtful = status.is_doubtful();
+            status
+        });
+        if is_doubtful {
+            // What this says is kept there, and comes out at the next call.
+            let _ = self.wait("cuCtxSynchronize", || {
+                // SAFETY: the call takes no arguments.
+                Status::Driver(unsafe { sys::cuCtxSynchronize() })
+            });
+        }
+        result.inspect_err(|error| {
+            if error.is_final() {
+                self.lose(error);
+            }
+        })
+    }
+
+    /// Calls a function that waits for work. What fails in that may be anybody's, so that nothing
+    /// of this context can be trusted afterwards.
+    pub(crate) fn wait(
+        &self,
+        name: &'static str,
+        foreign: impl FnOnce() -> Status,
+    ) -> Result<(), DeviceError> {
+        self.ask(name, foreign).map_err(|error| {
+            let error = error.of_all();
+            self.lose(&error);
+            error
+        })
+    }
+
+    fn ask(&self, name: &'static str, foreign: impl FnOnce() -> Status) -> Result<(), DeviceError> {
         if let Some(error) = self.lost.get() {
             return Err(error.clone());
         }
-        let result = self.bind().and_then(|()| called(name, foreign));
-        if let Err(error) = &result
-            && error.is_final()
-        {
-            // Another thread may have been first; either error is true.
-            let _ = self.lost.set(error.clone());
-        }
-        result
+        self.bind().and_then(|()| called(name, foreign))
+    }
+
+    /// Another thread may have been first; either error is true.
+    fn lose(&self, error: &DeviceError) {
+        let _ = self.lost.set(error.clone());
     }
 
     /// Calls a function that gives something back, whatever became of the device: there is nobody
@@ -104,9 +137,14 @@ impl Context {
         Ok(free as u64)
     }
 
-    /// Whether a call failed for good.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost.get().is_some()
+    /// With what it was lost.
+    pub(crate) fn lost(&self) -> Option<&DeviceError> {
+        self.lost.get()
+    }
+
+    /// Bytes that were free when it was made.
+    pub(crate) const fn free(&self) -> u64 {
+        self.free
     }
 
     /// Bytes that may still be taken.

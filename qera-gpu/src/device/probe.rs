@@ -1,6 +1,7 @@
 //! Whether there is a device: driver library, driver, the device, in that order.
 
 use crate::device::call::{Status, called, driver_name, guarded};
+use crate::device::libraries::check_driver;
 use crate::error::DeviceError;
 use crate::probe::{Device, Reason};
 use cudarc::driver::result::{self, DriverError};
@@ -16,33 +17,38 @@ pub(crate) struct Found {
     pub(crate) driver_version: i32,
 }
 
-/// Starts the driver and describes the device of this number. Never panics; where a function is
-/// missing from the library, the loader's message also reaches standard error.
+/// Starts the driver and describes the device of this number. Never panics.
 pub(crate) fn find(ordinal: usize) -> Result<Found, Reason> {
-    // SAFETY: loads, and closes again, a library by its well-known names. Its initialisers are the
-    // CUDA driver's own, which every CUDA program runs.
-    let present = unsafe { sys::is_culib_present() };
-    if !present {
-        let searched = ["cuda", "nvcuda"]
-            .iter()
-            .flat_map(|name| cudarc::get_lib_name_candidates(name))
-            .collect();
-        return Err(Reason::Library { searched });
-    }
-    match guarded(|| describe(ordinal)) {
+    started(|device_count| describe(ordinal, device_count))
+}
+
+/// How many devices the driver lists; at least one.
+///
+/// # Errors
+/// [`Reason`].
+pub fn device_count() -> Result<usize, Reason> {
+    started(|device_count| usize::try_from(device_count).map_err(|_| Reason::NoDevice))
+}
+
+/// Starts the driver, and asks for more where it lists some devices.
+fn started<T>(more: impl FnOnce(i32) -> Result<T, Reason>) -> Result<T, Reason> {
+    check_driver()?;
+    let asked = guarded(|| {
+        result::init().map_err(|error| failed("cuInit", error))?;
+        let device_count = result::device::get_count();
+        match device_count.map_err(|error| failed("cuDeviceGetCount", error))? {
+            ..=0 => Err(Reason::NoDevice),
+            device_count => more(device_count),
+        }
+    });
+    match asked {
         Ok(found) => found,
         Err(DeviceError::Loader { message }) => Err(Reason::Loader { message }),
         Err(other) => Err(Reason::Device(other)),
     }
 }
 
-fn describe(ordinal: usize) -> Result<Found, Reason> {
-    result::init().map_err(|error| failed("cuInit", error))?;
-    let device_count =
-        result::device::get_count().map_err(|error| failed("cuDeviceGetCount", error))?;
-    if device_count < 1 {
-        return Err(Reason::NoDevice);
-    }
+fn describe(ordinal: usize, device_count: i32) -> Result<Found, Reason> {
     let number = i32::try_from(ordinal)
         .ok()
         .filter(|number| *number < device_count);

@@ -43,7 +43,7 @@ impl Stream {
 
     /// Waits for all of its work; errors of that work come out here.
     pub(crate) fn wait(&self) -> Result<(), DeviceError> {
-        self.context.call("cuStreamSynchronize", || {
+        self.context.wait("cuStreamSynchronize", || {
             // SAFETY: the stream lives as long as `self`.
             Status::Driver(unsafe { sys::cuStreamSynchronize(self.handle) })
         })
@@ -153,7 +153,7 @@ impl Event {
 
     /// Holds the host until that is done.
     pub(crate) fn wait(&self) -> Result<(), DeviceError> {
-        self.context.call("cuEventSynchronize", || {
+        self.context.wait("cuEventSynchronize", || {
             // SAFETY: the event lives as long as `self`.
             Status::Driver(unsafe { sys::cuEventSynchronize(self.handle) })
         })

@@ -4,8 +4,8 @@ use crate::device;
 use crate::inputs::rows;
 use qera_core::dtype::FloatDtype;
 use qera_gpu::{
-    DeviceError, DeviceOperand, DeviceR, DeviceRows, Offload, OffloadOptions, PIECE_ROWS,
-    PieceShare, Reason, Triangle, pinned_bytes, shared_bytes,
+    DeviceError, DeviceMemory, DeviceOperand, DeviceR, DeviceRows, Offload, OffloadOptions,
+    PIECE_ROWS, PieceShare, Reason, Triangle, pinned_bytes, shared_bytes,
 };
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn a_device_says_what_it_is() {
 fn a_device_that_is_not_there_is_named() {
     let options = OffloadOptions {
         ordinal: 4096,
-        memory_bytes: None,
+        ..OffloadOptions::default()
     };
     let reason = Offload::open(&options).unwrap_err();
     assert!(
@@ -36,8 +36,8 @@ fn a_device_that_is_not_there_is_named() {
 #[test]
 fn memory_is_bounded_and_given_back() {
     let options = OffloadOptions {
-        ordinal: 0,
-        memory_bytes: Some(100 << 20),
+        memory: DeviceMemory::Bytes(100 << 20),
+        ..OffloadOptions::default()
     };
     let offload = Arc::new(Offload::open(&options).unwrap());
     let left = offload.memory_left();
@@ -57,6 +57,23 @@ fn memory_is_bounded_and_given_back() {
     assert_eq!(offload.memory_left(), left);
 }
 
+/// With less than is needed it is not opened, and the figures are told.
+#[test]
+fn too_little_memory_is_said_with_figures() {
+    let options = OffloadOptions {
+        memory: DeviceMemory::Bytes(70 << 20),
+        needed_bytes: 113 << 20,
+        ..OffloadOptions::default()
+    };
+    let said = Offload::open(&options).unwrap_err().to_string();
+    let begins = "too little device memory: 70 MiB may be used, of ";
+    assert!(said.starts_with(begins), "{said}");
+    assert!(
+        said.ends_with(" MiB that are free, and 113 MiB are needed"),
+        "{said}"
+    );
+}
+
 /// Wider rows take the place of the room for narrower ones: no more is taken than the widest need.
 #[test]
 fn wider_rows_need_no_room_beside_narrower_ones() {
@@ -65,8 +82,8 @@ fn wider_rows_need_no_room_beside_narrower_ones() {
     let triangles = widths.map(Triangle::device_bytes);
     let bytes = shared_bytes(0) + triangles.iter().sum::<u64>() + pinned_bytes(1000) + sums;
     let options = OffloadOptions {
-        ordinal: 0,
-        memory_bytes: Some(bytes + (256 << 10)),
+        memory: DeviceMemory::Bytes(bytes + (256 << 10)),
+        ..OffloadOptions::default()
     };
     let offload = Arc::new(Offload::open(&options).unwrap());
     let mut kept = Vec::new();

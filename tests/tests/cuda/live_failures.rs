@@ -13,7 +13,7 @@ use qera_tests::tier;
 use super::BINARY;
 use super::settled::assert_same_statistics;
 use super::stand_in::{
-    Counts, Failing, StandIn, calls_to_open, counts_of, failing, side_by_side, tells_who_moved,
+    Counts, StandIn, calls_to_open, counts_of, failing, side_by_side, tells_who_moved,
 };
 
 const SHARDS: usize = 4;
@@ -109,7 +109,7 @@ fn a_kill_after_the_failure_loses_no_row() {
         let standing = StandIn {
             seed: *call,
             fails_at,
-            failing: Failing::Lost,
+            ..StandIn::default()
         };
         let mut killed = begin(&there, Some(standing), "keep");
         shards_arrive(&there, &mut killed, 0..2);

@@ -4,6 +4,7 @@
 //! The stage `cuda` builds the stand-in and runs this; plain `cargo test` does not.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+mod choosing;
 mod failures;
 mod fixture;
 mod live_failures;

@@ -64,6 +64,8 @@ fn rounding_beside_the_device_is_as_good() {
             expect(&run, 0, &["computing on "]);
             assert!(!run.log.contains("device failed"), "{}", run.log);
             assert_as_good(&there, &host, rounding);
+            let rounded = &there.manifest("qera-out")["device"]["layers_rounded"];
+            assert_eq!(rounded, 7 * blocks, "{rounding}");
             let counts = Counts::read(&there);
             assert_eq!(counts.left, 0, "{counts:?}");
             bytes.push(there.adapter("qera-out").bytes);

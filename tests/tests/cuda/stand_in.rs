@@ -38,6 +38,8 @@ pub(crate) struct StandIn {
     pub(crate) fails_at: u64,
     /// In which way.
     pub(crate) failing: Failing,
+    /// The devices, as `ci/cuda/standin/machine.h` calls them; one good one where nothing is said.
+    pub(crate) devices: &'static str,
 }
 
 /// How a device fails.
@@ -94,6 +96,7 @@ impl StandIn {
         command.env("LD_LIBRARY_PATH", folder);
         command.env("QERA_STANDIN_SEED", self.seed.to_string());
         command.env("QERA_STANDIN_LEAKS", counts);
+        command.env("QERA_STANDIN_DEVICES", self.devices);
         if self.fails_at > 0 {
             let kind = self.failing.name();
             command.env("QERA_STANDIN_FAIL", format!("{}:{kind}", self.fails_at));
@@ -106,6 +109,15 @@ impl StandIn {
             seed: fails_at,
             fails_at,
             failing,
+            devices: "",
+        }
+    }
+
+    /// These devices.
+    pub(crate) fn of(devices: &'static str) -> Self {
+        Self {
+            devices,
+            ..Self::default()
         }
     }
 
@@ -146,12 +158,14 @@ pub(crate) fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
 /// Asserts that every failure that a log tells of is told of an input by name; returns whether
 /// there is one.
 pub(crate) fn tells_who_moved(log: &str) -> bool {
-    let mut told = log.lines().filter(|line| line.contains(MOVED)).peekable();
-    let any = told.peek().is_some();
-    for line in told {
-        assert!(line.contains("model.layers."), "{line}");
-    }
-    any
+    who_moved(log) > 0
+}
+
+/// The same; how many are told.
+pub(crate) fn who_moved(log: &str) -> usize {
+    let told = log.lines().filter(|line| line.contains(MOVED));
+    let named = |line: &str| assert!(line.contains("model.layers."), "{line}");
+    told.inspect(|line| named(line)).count()
 }
 
 /// Calls after which the device is opened and trusted: where one of them fails, a run that named

@@ -37,7 +37,8 @@ fn one(
             in_features: m,
             weights: None,
         };
-        let shares = [share(seen), share(seen + PIECE_ROWS)];
+        let firsts = (seen..seen + BATCH).step_by(PIECE_ROWS);
+        let shares: Vec<PieceShare> = firsts.map(share).collect();
         seen += BATCH;
         triangle.fold(rows, &shares)
     };

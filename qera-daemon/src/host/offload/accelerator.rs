@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use qera_gpu::Offload;
 
 use crate::host::offload::placement::{DeviceShares, Least};
+use crate::host::offload::worked::Worked;
 
 /// A CUDA device.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Accelerator {
     /// What no solve holds of its share.
     left: Mutex<u64>,
     freed: Condvar,
+    worked: Mutex<Worked>,
 }
 
 /// Room for one solve, until it is dropped.
@@ -37,6 +39,7 @@ impl Accelerator {
             least,
             left: Mutex::new(shares.solving),
             freed: Condvar::new(),
+            worked: Mutex::default(),
         }
     }
 
@@ -62,6 +65,11 @@ impl Accelerator {
 
     fn left(&self) -> MutexGuard<'_, u64> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was computed there, to be read or written.
+    pub(crate) fn worked(&self) -> MutexGuard<'_, Worked> {
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device and the libraries that compute on it, for the log and the manifest.

@@ -16,6 +16,8 @@ pub(crate) struct LentDevice<'a> {
     /// Room for all that is uploaded for the solve.
     _room: Reserved<'a>,
     r: Option<LentR<'a>>,
+    /// Whether a product came from there.
+    answered: AtomicBool,
     failures: Mutex<Vec<String>>,
 }
 
@@ -58,6 +60,7 @@ impl<'a> LentDevice<'a> {
             accelerator,
             _room: room,
             r: None,
+            answered: AtomicBool::new(false),
             failures: Mutex::default(),
         };
         lent.r = packed.and_then(|packed| {
@@ -113,8 +116,9 @@ impl<'a> LentDevice<'a> {
             return None;
         }
         let answer = self.noted(of, call());
-        if answer.is_none() {
-            trust.lost.store(true, Ordering::Relaxed);
+        match answer {
+            Some(_) => self.answered.store(true, Ordering::Relaxed),
+            None => trust.lost.store(true, Ordering::Relaxed),
         }
         answer
     }
@@ -129,6 +133,13 @@ impl<'a> LentDevice<'a> {
                 None
             }
         }
+    }
+
+    /// Whether all that was asked of the device came from there.
+    pub(crate) fn served(&self) -> bool {
+        let failures = self.failures.lock();
+        let failures = failures.unwrap_or_else(PoisonError::into_inner);
+        self.answered.load(Ordering::Relaxed) && failures.is_empty()
     }
 
     /// What failed, each time in words; the host has computed the same.

@@ -1,11 +1,11 @@
 //! From "use a device" to one that is trusted, or to the reason why there is none.
 
-use qera_gpu::{Offload, OffloadOptions, Reason};
+use qera_gpu::{DeviceMemory, Offload, OffloadOptions, Reason};
 
 use crate::host::kernels::Kernel;
 use crate::host::offload::accelerator::Accelerator;
 use crate::host::offload::placement::Least;
-use crate::host::offload::self_test::{Distrust, self_test};
+use crate::host::offload::self_test::{Distrust, needed_bytes, self_test};
 
 /// Why no device is used.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +13,16 @@ pub(crate) enum OpeningError {
     /// It cannot be reached.
     #[error("{0}")]
     Unavailable(#[from] Reason),
+    /// One of several that are tried.
+    #[error("cuda:{number}: {reason}")]
+    Tried {
+        /// Its number.
+        number: usize,
+        /// Why it is not used.
+        reason: Box<Self>,
+    },
     /// It can, and does not compute what the host does.
-    #[error("{device} failed the self-test: {reason}")]
+    #[error("{device}: {reason}")]
     Distrusted {
         /// Its name.
         device: String,
@@ -34,15 +42,6 @@ pub(crate) struct AskedDevice {
     pub(crate) least: Least,
 }
 
-/// How much of a device's memory is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeviceMemory {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths of what is free when the run begins.
-    Share(u64),
-}
-
 impl AskedDevice {
     /// Opens it, and compares what it computes with what the host does.
     ///
@@ -51,17 +50,11 @@ impl AskedDevice {
     pub(crate) fn open(&self, kernel: Kernel) -> Result<Accelerator, OpeningError> {
         let options = OffloadOptions {
             ordinal: self.ordinal,
-            memory_bytes: match self.memory {
-                DeviceMemory::Bytes(bytes) => Some(bytes),
-                DeviceMemory::Share(_) => None,
-            },
+            memory: self.memory,
+            needed_bytes: needed_bytes(),
         };
         let offload = Offload::open(&options)?;
-        let free = offload.memory_left();
-        let bytes = match self.memory {
-            DeviceMemory::Bytes(bytes) => bytes.min(free),
-            DeviceMemory::Share(share) => free / 100 * share,
-        };
+        let bytes = offload.memory_left();
         let accelerator = Accelerator::new(offload.into(), bytes, self.least);
         match self_test(&accelerator, kernel) {
             Ok(()) => Ok(accelerator),

@@ -47,6 +47,11 @@ impl DeviceShares {
         }
     }
 
+    /// Both.
+    pub(crate) const fn all(&self) -> u64 {
+        self.solving + self.summing
+    }
+
     /// Whose R is kept on the device, by the widths of all sites in their order.
     pub(crate) fn summed(&self, least: Least, widths: &[usize]) -> Vec<bool> {
         let large = |&m: &usize| m >= least.in_features;
@@ -148,7 +153,7 @@ mod tests {
         let all = DeviceShares::of(u64::MAX).summed(Least::NONE, &widths);
         assert_eq!(all, [true; 5]);
         let shares = DeviceShares::of(1001);
-        assert_eq!(shares.solving + shares.summing, 1001);
+        assert_eq!(shares.all(), 1001);
     }
 
     #[test]

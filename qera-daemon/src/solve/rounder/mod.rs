@@ -97,6 +97,11 @@ pub(crate) fn round_site(
     }
     let (shrinkage, rows) = (rounder.shrinkage, rounder.over.rows);
     drop(rounder);
+    if let Some(accelerator) = accelerator {
+        let served = device.as_ref().is_some_and(LentDevice::served);
+        let names = (0..layers.count()).map(|member| layers.layer(member).name.as_str());
+        accelerator.worked().rounded(names, served);
+    }
     Ok(SiteRounding {
         shrinkage,
         rows,
