@@ -35,7 +35,7 @@ mod scratch;
 mod second_moment;
 mod triangle;
 
-pub use device::libraries::DRIVER_FUNCTIONS;
+pub use device::libraries::{DRIVER_FUNCTIONS, check_driver};
 pub use device::probe::device_count;
 pub use error::DeviceError;
 pub use feedback::DeviceFeedback;

@@ -213,18 +213,14 @@ impl<'a> Publisher<'a> {
     /// Whether an earlier correction of a layer stays, or that of an imatrix.
     fn keeps_correction(&mut self, failed: &FailedLayer) -> bool {
         let latest = &mut self.latest[failed.layer];
-        match failed.failure {
-            Failure::Unsolved => {
-                if latest.is_none() {
-                    *latest = self.target.last_correction(failed.layer);
-                }
-                latest.is_some() || self.stands_in(failed.layer)
-            }
-            Failure::Harmful => {
-                self.changed |= latest.take().is_some();
-                false
-            }
+        if failed.failure == Failure::Harmful {
+            self.changed |= latest.take().is_some();
+            return false;
         }
+        if latest.is_none() {
+            *latest = self.target.last_correction(failed.layer);
+        }
+        latest.is_some() || self.stands_in(failed.layer)
     }
 
     /// Whether an imatrix says more of a layer than the few rows that a drain solved it from. It
@@ -360,12 +356,7 @@ impl<'a> Publisher<'a> {
             PublishOutcome::Published(published) => published,
             PublishOutcome::Rejected(rejected) => {
                 self.changed = true;
-                context.reporter.say(&Event::Rejected(rejected.clone()));
-                systemd::notify(&format!(
-                    "STATUS=generation {} did not pass its check",
-                    rejected.generation
-                ));
-                context.ledger.rejected(rejected);
+                context.tell_rejected(rejected);
                 return Ok(false);
             }
         };

@@ -7,7 +7,9 @@ use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
 use crate::observe::imatrix_events::LayerStoodIn;
 use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::run_events::GenerationRejected;
 use crate::observe::sketch_events::LayerSketched;
+use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::publish::ratio::ratio;
 use crate::settings::convergence::Until;
@@ -151,8 +153,18 @@ impl Context<'_> {
         }));
     }
 
-    /// Warns about a layer without a new correction, and enters it in the ledger. `keeps` says whether
-    /// its earlier correction stays.
+    /// Says that a generation did not pass its check, and enters it in the ledger.
+    pub(crate) fn tell_rejected(&self, rejected: GenerationRejected) {
+        self.reporter.say(&Event::Rejected(rejected.clone()));
+        systemd::notify(&format!(
+            "STATUS=generation {} did not pass its check",
+            rejected.generation
+        ));
+        self.ledger.rejected(rejected);
+    }
+
+    /// Warns about a layer without a new correction, and enters it in the ledger. `keeps` says
+    /// whether its earlier correction stays.
     pub(crate) fn tell_failed(&self, failed: &FailedLayer, keeps: bool) {
         let becomes = if keeps {
             "keeps its last correction"

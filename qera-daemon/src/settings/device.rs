@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 
-use qera_gpu::{DeviceMemory, device_count};
+use qera_gpu::{DeviceMemory, check_driver, device_count};
 use serde::Serialize;
 
 use crate::error::Fatal;
@@ -91,8 +91,12 @@ impl DeviceSettings {
                  (--device cpu does without)"
             ));
         };
-        let open = || told_where_slow(PATIENCE, slow, || self.open(kernel));
-        let started = self.started.get_or_init(open);
+        let started = self.started.get_or_init(|| {
+            if self.choice == DeviceChoice::Cpu || check_driver().is_err() {
+                return self.open(kernel);
+            }
+            told_where_slow(PATIENCE, slow, || self.open(kernel))
+        });
         match (self.choice, &started.accelerator) {
             (DeviceChoice::Cuda(number), None) => Err(Fatal::Usage(format!(
                 "--device cuda:{number}: cannot be used: {}",

@@ -3,8 +3,9 @@
 //! `rounder` rounds the weights of a site's layers, `freezing` keeps what it made;
 //! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank
 //! term, `rounding` rounds it and measures what that costs, `harm` refuses one that makes an error
-//! larger, `solution` is what comes out. `direct` is one layer without a checkpoint around it (`on_device`: on a device), `alone` one site without
-//! a run, `cost` what a solve takes and `rounding_cost` what rounding under R takes, for the plan.
+//! larger, `solution` is what comes out. `direct` is one layer without a checkpoint around it
+//! (`on_device`: on a device), `alone` one site without a run, `cost` what a solve takes and
+//! `rounding_cost` what rounding under R takes, for the plan.
 
 pub(crate) mod alone;
 pub(crate) mod cost;

@@ -166,7 +166,9 @@ impl<'a> SiteSolver<'a> {
                     if let Some(before) = before {
                         *before.layer = LayerProgress::default();
                     }
-                    solved.failed.push(FailedLayer::harmful(layer, harm));
+                    solved
+                        .failed
+                        .push(FailedLayer::harmful(layer, harm.to_string()));
                 }
             }
         }

@@ -8,7 +8,6 @@ use crate::host::output_sketch::OutputSketch;
 use crate::host::solve_error::SolveError;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
-use crate::solve::harm::Harm;
 
 /// The relative uncertainty of f that is told: below this it is negligible.
 const UNCERTAINTY_TOLD: f64 = 1e-6;
@@ -129,10 +128,10 @@ impl FailedLayer {
     }
 
     /// A layer whose correction would do harm.
-    pub(crate) fn harmful(layer: usize, harm: Harm) -> Self {
+    pub(crate) const fn harmful(layer: usize, reason: String) -> Self {
         Self {
             layer,
-            reason: harm.to_string(),
+            reason,
             failure: Failure::Harmful,
         }
     }

@@ -69,7 +69,7 @@ pub const DRIVER_FUNCTIONS: [&str; 32] = [
 ///
 /// # Errors
 /// [`Reason::Library`], [`Reason::Loader`].
-pub(crate) fn check_driver() -> Result<(), Reason> {
+pub fn check_driver() -> Result<(), Reason> {
     let names = ["cuda", "nvcuda"];
     // cudarc takes the first of these that the loader gives, too.
     let searched: Vec<String> = names
