@@ -12,7 +12,7 @@
 //! rounding, so that the two can be compared.
 //!
 //! R's own rounding of massive channels makes f uncertain by sum_i e_i |P_i|^2, where e_i is the
-//! uncertainty of R_ii.
+//! uncertainty of R_ii, and a difference of traces is rounded as its terms are.
 
 use faer::Mat;
 
@@ -38,6 +38,9 @@ const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// The same limit for massive channels' share of that trace: a difference of f64 traces shows no
 /// less.
 const BELOW_IN_F64: f64 = 1e-14;
+/// The rounding of a difference of f64 traces, relative to massive channels' share of them: its
+/// products and sums add in orders that differ from CPU to CPU; 7 units were seen.
+const TRACE_ROUNDING: f64 = 16.0 * f64::EPSILON;
 /// A change of A or B by more than this, relative to its largest number, is multiplied in f64.
 const CHANGED_IN_F32: f64 = 1.0 / 256.0;
 /// Rows multiplied at a time, and columns of P formed at a time.
@@ -184,10 +187,16 @@ impl<'a> Yardstick<'a> {
         sum + trace(&p)
     }
 
-    /// The uncertainty of this correction's f that follows from the uncertainty of R.
+    /// The uncertainty of this correction's f that follows from the uncertainty of R, and from the
+    /// rounding of the traces whose difference it is.
     pub(crate) fn doubt(&self, correction: &Correction) -> f64 {
+        let of_traces = if self.by_rows {
+            0.0
+        } else {
+            TRACE_ROUNDING * self.error_without.massive.abs()
+        };
         if self.diagonal_errors.iter().all(|error| *error <= 0.0) {
-            return 0.0;
+            return of_traces;
         }
         let Correction {
             factors: Factors { a, b },
@@ -207,9 +216,10 @@ impl<'a> Yardstick<'a> {
             }
         }
         let channels = self.diagonal_errors.iter().zip(squares);
-        channels
+        let of_r: f64 = channels
             .map(|(error, square)| error * square.max(0.0))
-            .sum()
+            .sum();
+        of_r + of_traces
     }
 }
 
