@@ -2,7 +2,7 @@
 //! without it.
 //!
 //! A correction is a projection, C = E V V^T, and takes ||x E V||^2 >= 0 off the error of every row
-//! x (docs/design/mathematics.md, "The projection form"). So one that does harm has gone wrong in
+//! x (docs/design/mathematics.md, "Never worse"). So one that does harm has gone wrong in
 //! numbers: V that is not orthonormal, because R is beyond what f32 products can tell, or A and B
 //! that lose too much when they are rounded. Which one it was does not matter here.
 
